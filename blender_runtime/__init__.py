@@ -1,0 +1,1 @@
+"""What runs inside Blender's Python: the standard library and bpy only."""

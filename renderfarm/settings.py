@@ -1,0 +1,77 @@
+"""The farm's settings: read once at start, frozen, passed down. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from platformdirs import user_data_path, user_runtime_path
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _default_workers() -> int:
+    """One worker for eight cores: Cycles uses many threads well, and each worker holds the scene in memory."""
+    return max(1, (os.cpu_count() or 1) // 8)
+
+
+class Settings(BaseSettings):
+    """Every setting, each from the environment as ``RENDERFARM_<NAME>``."""
+
+    model_config = SettingsConfigDict(env_prefix="RENDERFARM_", frozen=True, extra="forbid")
+
+    data: Path = Field(default_factory=lambda: user_data_path("renderfarm"))
+    """Folder of everything the embedded farm keeps."""
+    host: str = "127.0.0.1"
+    """Address of the HTTP API. Only loopback, for as long as there are no accounts."""
+    port: int = Field(default=3000, ge=0, le=65535)
+    """Port of the HTTP API; 0 takes a free one."""
+    url: str | None = None
+    """A running farm's URL, for the command line; None: the farm that runs on this machine."""
+    runtime: Path = Field(default_factory=lambda: user_runtime_path("renderfarm"))
+    """Folder in which a running farm leaves its URL for the command line."""
+
+    blender: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Blender programs, best first, separated as PATH is; empty: the ``bpy`` of this Python, else ``blender`` on the PATH."""
+    workers: int = Field(default_factory=_default_workers, ge=1, le=256)
+    """Workers on each node."""
+
+    frame_timeout_s: float = Field(default=24 * 3600.0, gt=0)
+    no_progress_timeout_s: float = Field(default=1800.0, gt=0)
+    """Blender may be silent for long while it builds a heavy scene."""
+    start_timeout_s: float = Field(default=120.0, gt=0)
+    """From starting Blender to its first answer."""
+    open_timeout_s: float = Field(default=900.0, gt=0)
+    """Opening and inspecting a file."""
+    lease_s: float = Field(default=15.0, gt=0)
+    """A lease that its worker has not renewed for this long is lost."""
+    heartbeat_s: float = Field(default=1.0, gt=0)
+    """Workers renew their leases and report progress this often."""
+    tick_s: float = Field(default=1.0, gt=0)
+    """The scheduler looks around this often even when nobody wakes it."""
+
+    upload_max_bytes: int = Field(default=8 * 2**30, gt=0)
+    """The largest upload, and the largest project once unpacked."""
+    upload_files_max: int = Field(default=50_000, gt=0)
+    cache_max_bytes: int = Field(default=50 * 2**30, gt=0)
+    """Unpacked scenes that a node keeps for its workers."""
+    object_store_memory_bytes: int = Field(default=128 * 2**20, ge=80 * 2**20)
+    """Ray's shared memory; the farm passes files by the store, not through Ray."""
+
+    @field_validator("blender", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("data", "runtime")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        if value not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("the farm has no accounts yet, so it listens on loopback only")
+        return value
