@@ -73,12 +73,18 @@ class Tasks(Protocol):
 
 class Units(Protocol):
     def get(self, unit_id: str) -> Unit | None: ...
-    def add(self, units: Sequence[Unit]) -> None: ...
+    def add(self, units: Sequence[Unit], *, held: bool = False) -> None: ...
     def update(self, old: Unit, new: Unit) -> bool:
         """Write what differs, if the row still has the old state, attempt and epoch; tell whether it had."""
 
     def of_task(self, task_id: str, states: Sequence[UnitState] = (), limit: int = 1_000_000, offset: int = 0) -> Page[Unit]:
         """Units of a task in order; ``states`` empty: all."""
+
+    def hold(self, task_id: str, held: bool) -> None:
+        """Keep a task's open units from being placed, or let them be placed again."""
+
+    def cancel_open(self, task_id: str) -> list[Unit]:
+        """Cancel every unit of a task that has not ended; return them as they were."""
 
     def inspection(self, asset_id: str) -> Unit | None:
         """The inspect unit of an asset."""
@@ -95,6 +101,7 @@ class Attempts(Protocol):
     def get(self, unit_id: str, number: int) -> Attempt | None: ...
     def add(self, attempt: Attempt) -> None: ...
     def update(self, old: Attempt, new: Attempt) -> None: ...
+    def cancel_running(self, task_id: str, now: float) -> None: ...
     def of_unit(self, unit_id: str) -> list[Attempt]: ...
     def without_log(self, node: str) -> list[Attempt]:
         """Ended attempts on a node whose Blender output was never stored."""
@@ -258,8 +265,16 @@ class Compute(Protocol):
     def wake(self) -> None:
         """Tell the scheduler that there may be something to do. Never fails: it would look by itself, later."""
 
-    def live_log(self, worker_id: str, unit_id: str, attempt: int, offset: int, limit: int) -> bytes | None:
-        """Read Blender's output of a running attempt, or None if that worker does not run it (any more)."""
+    def live_log(
+        self, worker_id: str, unit_id: str, attempt: int, offset: int, limit: int, tail: int | None
+    ) -> tuple[int, bytes] | None:
+        """Read Blender's output of a running attempt from its worker.
+
+        Returns where the piece starts and the piece, or None if that worker does not run the attempt (any more).
+        """
+
+    def answers(self) -> dict[str, str]:
+        """Tell for each living part whether it answers: its name, and ``ok`` or what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)

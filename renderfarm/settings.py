@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from platformdirs import user_data_path, user_runtime_path
+from platformdirs import user_data_path, user_state_path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     """Port of the HTTP API; 0 takes a free one."""
     url: str | None = None
     """A running farm's URL, for the command line; None: the farm that runs on this machine."""
-    runtime: Path = Field(default_factory=lambda: user_runtime_path("renderfarm"))
+    runtime: Path = Field(default_factory=lambda: user_state_path("renderfarm"))
     """Folder in which a running farm leaves its URL for the command line."""
 
     blender: Annotated[tuple[Path, ...], NoDecode] = ()
@@ -75,3 +75,9 @@ class Settings(BaseSettings):
         if value not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError("the farm has no accounts yet, so it listens on loopback only")
         return value
+
+
+def prepare_ray_environment() -> None:
+    """Set what Ray reads from the environment while it is imported. Before ``import ray``, in the farm's process."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing leaves the machine
+    os.environ["RAY_DEDUP_LOGS"] = "0"

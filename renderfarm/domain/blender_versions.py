@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from renderfarm.errors import InvalidAsset, InvalidSettings
 
-_VERSION = re.compile(r"^\d+(\.\d+){0,2}$", re.ASCII)
+_VERSION = re.compile(r"^\d{1,4}(\.\d{1,4}){0,2}\Z", re.ASCII)
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -38,4 +38,6 @@ def choose_blender(available: Sequence[str], file_version: str, wanted: str | No
     for version in candidates:
         if version_key(version)[:2] >= file_key:
             return version
-    raise InvalidAsset(f"the file was saved by Blender {file_version}, newer than any available here: {', '.join(candidates)}")
+    raise InvalidAsset(
+        f"the file was saved by Blender {file_version}, newer than any available here: {', '.join(candidates)}"
+    )

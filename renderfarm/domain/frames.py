@@ -55,7 +55,7 @@ def _part_frames(part: str) -> range:
 
 
 def format_frames(frames: Sequence[int]) -> str:
-    """Write frames as the shortest text that ``parse_frames`` reads back; ``frames`` must ascend."""
+    """Write frames as short text that ``parse_frames`` reads back; ``frames`` must ascend."""
     parts: list[str] = []
     start = 0
     while start < len(frames):

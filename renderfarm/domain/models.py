@@ -111,6 +111,9 @@ class Unit:
     """The camera to render from; None: the scene's active one."""
     folder: str
     """Folder of the outputs below the task's own, ``""`` or a camera's name made safe."""
+    blender: str
+    """The Blender version that all of the task's units use, so that its frames match."""
+    needs_gpu: bool
     frames: tuple[int, ...]
     frames_done: int
     state: UnitState

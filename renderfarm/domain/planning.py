@@ -37,7 +37,9 @@ def plan(settings: RenderSettings, facts: SceneFacts) -> tuple[PlannedUnit, ...]
     frames = task_frames(settings, scene)
     cameras = _cameras(settings, scene)
     if len(frames) * len(cameras) > FRAMES_PER_TASK_MAX:
-        raise InvalidFrames(f"{len(frames)} frames from {len(cameras)} cameras are more than {FRAMES_PER_TASK_MAX} pictures")
+        raise InvalidFrames(
+            f"{len(frames)} frames from {len(cameras)} cameras are more than {FRAMES_PER_TASK_MAX} pictures"
+        )
     folders = camera_folders(cameras)
     return tuple(
         PlannedUnit(camera=camera, folder=folder, frames=chunk)

@@ -50,24 +50,31 @@ State = AssetState | TaskState | UnitState
 
 _A, _T, _U = AssetState, TaskState, UnitState
 
-#: From each state, the states one step away. A retry takes an ended task or unit back to the start.
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    _A.PENDING: frozenset({_A.READY, _A.REJECTED}),
-    _A.READY: frozenset(),
-    _A.REJECTED: frozenset(),
-    _T.QUEUED: frozenset({_T.RUNNING, _T.PAUSED, _T.FAILED, _T.CANCELLED}),
-    _T.RUNNING: frozenset({_T.PAUSED, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
-    # Frames that were running when the task was paused may still finish it.
-    _T.PAUSED: frozenset({_T.QUEUED, _T.RUNNING, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
-    _T.COMPLETED: frozenset({_T.QUEUED}),
-    _T.FAILED: frozenset({_T.QUEUED}),
-    _T.CANCELLED: frozenset({_T.QUEUED}),
-    _U.BLOCKED: frozenset({_U.READY, _U.CANCELLED}),
-    _U.READY: frozenset({_U.RUNNING, _U.CANCELLED}),
-    _U.RUNNING: frozenset({_U.READY, _U.SUCCEEDED, _U.FAILED, _U.CANCELLED}),
-    _U.SUCCEEDED: frozenset({_U.READY}),
-    _U.FAILED: frozenset({_U.READY}),
-    _U.CANCELLED: frozenset({_U.READY}),
+#: For each kind of state: from each state, those one step away. A retry takes an ended task or unit back to the start.
+#: A table for each kind, because members of different StrEnums are equal keys where their text is.
+TRANSITIONS: Mapping[type[State], Mapping[State, frozenset[State]]] = {
+    AssetState: {
+        _A.PENDING: frozenset({_A.READY, _A.REJECTED}),
+        _A.READY: frozenset(),
+        _A.REJECTED: frozenset(),
+    },
+    TaskState: {
+        _T.QUEUED: frozenset({_T.RUNNING, _T.PAUSED, _T.FAILED, _T.CANCELLED}),
+        _T.RUNNING: frozenset({_T.PAUSED, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
+        # Frames that were running when the task was paused may still finish it.
+        _T.PAUSED: frozenset({_T.QUEUED, _T.RUNNING, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
+        _T.COMPLETED: frozenset({_T.QUEUED}),
+        _T.FAILED: frozenset({_T.QUEUED}),
+        _T.CANCELLED: frozenset({_T.QUEUED}),
+    },
+    UnitState: {
+        _U.BLOCKED: frozenset({_U.READY, _U.CANCELLED}),
+        _U.READY: frozenset({_U.RUNNING, _U.CANCELLED}),
+        _U.RUNNING: frozenset({_U.READY, _U.SUCCEEDED, _U.FAILED, _U.CANCELLED}),
+        _U.SUCCEEDED: frozenset({_U.READY}),
+        _U.FAILED: frozenset({_U.READY}),
+        _U.CANCELLED: frozenset({_U.READY}),
+    },
 }
 
 TASK_ENDED = frozenset({_T.COMPLETED, _T.FAILED, _T.CANCELLED})
@@ -76,5 +83,5 @@ UNIT_ENDED = frozenset({_U.SUCCEEDED, _U.FAILED, _U.CANCELLED})
 
 def check_step(old: State, new: State) -> None:
     """Raise IllegalTransition unless the table allows the step from ``old`` to ``new``."""
-    if type(old) is not type(new) or new not in TRANSITIONS[old]:
+    if type(old) is not type(new) or new not in TRANSITIONS[type(old)][old]:
         raise IllegalTransition(f"cannot go from {old} to {new}")

@@ -1,0 +1,49 @@
+# `make demo` and `make test` need git, make and Python 3.11 or 3.13, nothing else: they set up the rest in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+# Changes with the interpreter, so that `make setup PYTHON=python3.13` after 3.11 sets up anew.
+STAMP := .venv/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint bench examples lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv: pinned dependencies and Blender, for $(PYTHON)
+
+$(STAMP): pyproject.toml $(wildcard constraints/*.txt) scripts/setup
+	@scripts/setup $(PYTHON)
+	@rm -f .venv/.ready-* && touch $@
+
+demo: setup ## render the example animation and still through a farm on this machine
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
+
+test: lint ## every check and test: under 15 minutes on 2 cores, once set up
+	$(BIN)/pytest
+
+check: lint ## what to run before a commit: under a minute
+	$(BIN)/pytest tests/unit
+
+lint: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## measure the farm's overhead against plain Blender
+	$(BIN)/python benchmarks/overhead.py
+
+examples: setup ## make the example .blend files anew
+	$(BIN)/python examples/make_examples.py
+
+lock: setup ## pin the newest versions that fit together
+	for version in 3.11 3.13; do \
+		$(BIN)/uv pip compile --quiet --upgrade --no-emit-index-url --no-annotate --strip-extras --all-extras \
+			--custom-compile-command 'make lock' --python-version $$version pyproject.toml \
+			--output-file constraints/py$$(echo $$version | tr -d .).txt || exit 1; \
+	done
+
+clean: ## remove what make has made, the .venv included
+	rm -rf .venv demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

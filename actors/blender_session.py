@@ -1,0 +1,318 @@
+"""The farm's side of a Blender session: a child process that works while this side watches it.
+
+Nothing that Blender does to itself, a crash, a hang or a flood of memory, gets past this module: every end of the
+child is told as a failure with a kind and a message for people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from actors.blenders import Blender
+from actors.session_watch import Patience, crash_failure, log_size
+from blender_runtime import protocol
+from blender_runtime.protocol import FrameDone, Opened, Progress
+from renderfarm.domain.facts import SceneFacts
+from renderfarm.domain.failures import Failure, FailureKind
+
+__all__ = ["BlenderSession", "FrameDone", "Progress", "SessionCancelled", "SessionFailed"]
+
+#: How long a child that is to end by itself may take.
+_EXIT_TIMEOUT_S = 5.0
+#: Facts of a scene with many missing files make long lines.
+_REPLY_BYTES_MAX = 64 * 2**20
+_FACTS = TypeAdapter(SceneFacts)
+
+
+class SessionFailed(Exception):
+    """A request failed; ``alive`` of the session tells whether Blender survived it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.kind}: {failure.message}")
+        self.failure = failure
+
+
+class SessionCancelled(Exception):
+    """The session was killed on purpose."""
+
+
+class BlenderSession:
+    """One Blender process. One request at a time; ``kill`` may come at any time, from the same event loop."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        log_path: Path,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._log_path = log_path
+        self._log_start = 0
+        self._request_id = 0
+        self._cancelled = False
+        self._peak_memory_bytes = 0
+        self._blender_version = ""
+        self._open_scene: Path | None = None
+
+    @classmethod
+    async def start(
+        cls, blender: Blender, *, folder: Path, log_path: Path, start_timeout_s: float, threads: int | None = None
+    ) -> BlenderSession:
+        """Start Blender and wait until it answers.
+
+        Call it on a thread that outlives the session: the kernel kills the child when the thread ends.
+
+        Args:
+            blender: which Blender to start.
+            folder: the session's own, for Blender's user resources and temporary files; made if need be.
+            log_path: file to which Blender's output is appended until a request names another.
+            start_timeout_s: limit from here to Blender's first answer.
+            threads: threads to render with; None: as each file says.
+
+        Raises:
+            SessionFailed: ``crash`` when it does not start or ends, ``timeout`` when it does not answer in time.
+        """
+        session = await cls._spawn(blender, folder, log_path, threads)
+        try:
+            patience = Patience(log_path)
+            patience.allow("starting Blender", start_timeout_s)
+            reply = await session._next_reply(patience)
+            if not isinstance(reply, protocol.Ready):
+                raise protocol.ProtocolError(f"{type(reply).__name__} instead of Ready")
+        except BaseException:
+            await session.close()
+            raise
+        session._blender_version = reply.blender_version
+        return session
+
+    @classmethod
+    async def _spawn(cls, blender: Blender, folder: Path, log_path: Path, threads: int | None) -> BlenderSession:
+        environment = _environment(folder)
+        ours, theirs = socket.socketpair()
+        fd = str(theirs.fileno())
+        options = ["--requests-fd", fd, "--replies-fd", fd]
+        options += [] if threads is None else ["--threads", str(threads)]
+        try:
+            with theirs, log_path.open("ab") as log:
+                process = await asyncio.create_subprocess_exec(
+                    *blender.argv_prefix,
+                    *options,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(theirs.fileno(),),
+                    cwd=folder,
+                    # In this process group, too: a group of its own would outlive a killed worker.
+                    env=environment,
+                )
+        except OSError as error:
+            ours.close()
+            message = f"cannot start {blender.argv_prefix[0]}: {error.strerror}"
+            raise SessionFailed(Failure(kind=FailureKind.CRASH, message=message)) from error
+        reader, writer = await asyncio.open_connection(sock=ours, limit=_REPLY_BYTES_MAX)
+        return cls(process, reader, writer, log_path)
+
+    # --- requests --------------------------------------------------------------------------------------------
+
+    async def inspect(self, scene_path: Path, *, log_path: Path, open_timeout_s: float) -> SceneFacts:
+        """Open a file and return its facts.
+
+        Raises:
+            SessionFailed, SessionCancelled
+        """
+        request = protocol.Inspect(scene_path=str(scene_path), log_path=str(log_path))
+
+        async def ignore(_: protocol.Reply) -> None:
+            """Opening a file has nothing to tell on the way."""
+
+        value = await self._exchange(request, log_path, _opening(log_path, open_timeout_s), ignore)
+        return _FACTS.validate_python(value)
+
+    async def render(
+        self,
+        *,
+        script: str,
+        scene_path: Path,
+        output_dir: Path,
+        frames: Sequence[int],
+        log_path: Path,
+        open_timeout_s: float,
+        frame_timeout_s: float,
+        no_progress_timeout_s: float,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_frame: Callable[[FrameDone], Awaitable[None]] | None = None,
+    ) -> tuple[FrameDone, ...]:
+        """Render frames by a unit's script into ``output_dir``, which is made if need be.
+
+        Blender goes on with the next frame while ``on_frame`` is awaited. What a callback raises kills the session.
+
+        Raises:
+            SessionFailed, SessionCancelled
+        """
+        request = protocol.Render(
+            script=script,
+            scene_path=str(scene_path),
+            output_dir=str(output_dir),
+            frames=tuple(frames),
+            log_path=str(log_path),
+        )
+        patience = _opening(log_path, open_timeout_s)
+        done: list[FrameDone] = []
+
+        async def take(reply: protocol.Reply) -> None:
+            if isinstance(reply, Progress) and on_progress is not None:
+                on_progress(reply)
+            if isinstance(reply, FrameDone):
+                done.append(reply)
+                if on_frame is not None:
+                    await on_frame(reply)
+            if isinstance(reply, (Opened, FrameDone)) and len(done) < len(frames):
+                patience.allow(f"frame {frames[len(done)]}", frame_timeout_s, no_progress_timeout_s)
+
+        await self._exchange(request, log_path, patience, take)
+        return tuple(done)
+
+    async def _exchange(
+        self,
+        request: protocol.Request,
+        log_path: Path,
+        patience: Patience,
+        take: Callable[[protocol.Reply], Awaitable[None]],
+    ) -> dict[str, Any]:
+        """Send a request, pass its replies on and return its result. Any other way out but an error reply kills."""
+        self._peak_memory_bytes = 0
+        self._log_path, self._log_start = log_path, log_size(log_path)
+        try:
+            await self._send(request)
+            while not isinstance(reply := await self._next_reply(patience), (protocol.Result, protocol.Error)):
+                if isinstance(reply, Opened):
+                    self._open_scene = Path(reply.scene_path)
+                await take(reply)
+        except BaseException:
+            self._end()
+            raise
+        if isinstance(reply, protocol.Error):
+            self._open_scene = None
+            raise SessionFailed(Failure(kind=FailureKind(reply.kind), message=reply.message))
+        return reply.value
+
+    async def _send(self, request: protocol.Request) -> None:
+        self._request_id += 1
+        # A child that is gone is noticed in reading, together with the reason.
+        with contextlib.suppress(ConnectionError):
+            self._writer.write(protocol.encode(self._request_id, request))
+            await self._writer.drain()
+
+    async def _next_reply(self, patience: Patience) -> protocol.Reply:
+        line = await self._next_line(patience)
+        if self._cancelled:
+            raise SessionCancelled("the session was killed on request")
+        if not line.endswith(b"\n"):  # the end of the stream, perhaps in the middle of a line
+            raise SessionFailed(await self._crash())
+        patience.heard()
+        request_id, reply = protocol.decode_reply(line)
+        if request_id != self._request_id:
+            raise protocol.ProtocolError(f"a reply to request {request_id} instead of {self._request_id}")
+        if isinstance(reply, Progress):
+            self._peak_memory_bytes = max(self._peak_memory_bytes, reply.memory_bytes)
+        return reply
+
+    async def _next_line(self, patience: Patience) -> bytes:
+        while True:
+            try:
+                return await asyncio.wait_for(self._reader.readline(), patience.wait_s())
+            except ConnectionError:
+                return b""
+            except TimeoutError:
+                failure = patience.failure()
+                if failure is not None:
+                    raise SessionFailed(failure) from None
+
+    async def _crash(self) -> Failure:
+        """Wait for the end of a child whose pipe has ended, and say what it was."""
+        try:
+            status = await asyncio.wait_for(self._process.wait(), _EXIT_TIMEOUT_S)
+        except TimeoutError:
+            self._end()
+            status = await self._process.wait()
+        return crash_failure(status, self._log_path, self._log_start)
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """End Blender now, whatever it does. A request under way raises SessionCancelled."""
+        self._cancelled = True
+        self._end()
+
+    def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        # So that whoever reads sees the end, even if the kernel takes its time with a process in a driver.
+        self._writer.transport.abort()
+        self._open_scene = None
+
+    async def close(self) -> None:
+        """Let Blender quit, or kill it if it is busy for longer than some seconds; leave nothing behind."""
+        if self.alive:
+            await self._send(protocol.Quit())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _EXIT_TIMEOUT_S)
+        self.kill()
+        await self._process.wait()
+
+    # --- looking ---------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None and not self._writer.transport.is_closing()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def blender_version(self) -> str:
+        """The version that this Blender tells of itself."""
+        return self._blender_version
+
+    @property
+    def open_scene(self) -> Path | None:
+        """The file that is open in Blender."""
+        return self._open_scene
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Peak resident memory of the latest request; of a dead child, what its last progress told."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(errors="replace") if self.alive else ""
+        except OSError:  # it has just ended, or this system has no /proc
+            status = ""
+        peak = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+        return max(self._peak_memory_bytes, int(peak[1]) * 1024 if peak else 0)
+
+
+def _opening(log_path: Path, timeout_s: float) -> Patience:
+    patience = Patience(log_path)
+    patience.allow("opening the file", timeout_s)
+    return patience
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return this process's environment, handed on as it is but for Blender's own folders."""
+    user, temporary = folder / "user", folder / "tmp"
+    for path in (user, temporary):
+        path.mkdir(parents=True, exist_ok=True)
+    own = {"BLENDER_USER_RESOURCES": str(user)} | dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(temporary))
+    return os.environ | own

@@ -1,0 +1,99 @@
+"""Making actors: every Ray option of the farm stands here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.handles import NAMESPACE, SCHEDULER, RayCompute, worker_actor_name
+from actors.messages import Outcome, Pulse, WorkerInfo
+from actors.scheduler import Scheduler
+from actors.worker import Worker
+from renderfarm.domain.leases import Lease
+from renderfarm.settings import Settings
+from renderfarm.wiring import open_farm
+
+
+class SchedulerActor:
+    """The scheduler behind Ray. It starts to work as soon as it exists, also when Ray restarts it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._scheduler = Scheduler(open_farm(settings, RayCompute()), start_worker)
+        self._scheduler.start()
+
+    def wake(self) -> None:
+        self._scheduler.wake()
+
+    def health(self) -> str:
+        return self._scheduler.health()
+
+    def stop(self) -> None:
+        self._scheduler.stop()
+
+
+class WorkerActor:
+    """A worker behind Ray."""
+
+    def __init__(self, settings: Settings, worker_id: str, address: str, threads: int) -> None:
+        self._worker = Worker(open_farm(settings, RayCompute()), worker_id, address, threads)
+
+    async def describe(self) -> WorkerInfo:
+        return await self._worker.describe()
+
+    async def ping(self) -> Pulse:
+        return await self._worker.ping()
+
+    async def execute(self, lease: Lease) -> Outcome:
+        return await self._worker.execute(lease)
+
+    async def cancel(self, lease: Lease) -> None:
+        await self._worker.cancel(lease)
+
+    async def read_log(
+        self, unit_id: str, attempt: int, offset: int, limit: int, tail: int | None
+    ) -> tuple[int, bytes] | None:
+        return await self._worker.read_log(unit_id, attempt, offset, limit, tail)
+
+    async def stop(self) -> None:
+        await self._worker.stop()
+
+
+def start_scheduler(settings: Settings) -> Any:
+    """Start the farm's one scheduler, or find the one that runs."""
+    return (
+        ray.remote(SchedulerActor)
+        .options(
+            name=SCHEDULER,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=0,
+            # A wake-up or a question of health never waits for another.
+            max_concurrency=8,
+        )
+        .remote(settings)
+    )
+
+
+def start_worker(settings: Settings, worker_id: str, node_id: str, address: str, threads: int) -> Any:
+    """Start a worker on a node, or find the one of that name that runs."""
+    return (
+        ray.remote(WorkerActor)
+        .options(
+            name=worker_actor_name(worker_id),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=threads,
+            # A worker that dies takes its session along; the scheduler starts a new one and knows why.
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=64,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        .remote(settings, worker_id, address, threads)
+    )

@@ -1,0 +1,40 @@
+"""What scheduler and workers say to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from renderfarm.domain.failures import FailureKind
+from renderfarm.domain.leases import Lease
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerInfo:
+    """What a worker is, said once when it starts."""
+
+    node: str
+    address: str
+    pid: int
+    blender_versions: tuple[str, ...]
+    threads: int
+    memory_bytes: int
+    started_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulse:
+    """What a worker does at the moment."""
+
+    lease: Lease | None
+    open_scene: str | None
+    """Asset id of the scene that its session has open."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an attempt ended. The database knows it already; this is for the worker's record."""
+
+    lease: Lease
+    failure: FailureKind | None
+    """None: it succeeded, or its result was not wanted any more."""
+    open_scene: str | None

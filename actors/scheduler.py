@@ -1,0 +1,140 @@
+"""The scheduler: one thread that looks at the truth in the database, and acts on it.
+
+It keeps nothing that it could not find out again, so it may die at any moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from dataclasses import replace
+
+import ray
+
+from actors.supervisor import Supervisor, WorkerStarter, as_worker
+from renderfarm.domain.models import Worker
+from renderfarm.domain.states import WorkerState
+from renderfarm.errors import Deposed, FarmUnavailable, StorageFull
+from renderfarm.ports import Farm
+from renderfarm.services import admission, outputs, placement
+
+log = logging.getLogger(__name__)
+
+_RECORD_EVERY_S = 5.0
+_PUBLISH_AFTER_S = 30.0
+_STOP_WAIT_S = 10.0
+_CRASHED = 70
+
+
+class Scheduler:
+    """Started once; woken whenever there may be something to do; looks around every ``tick_s`` anyway."""
+
+    def __init__(self, farm: Farm, start_worker: WorkerStarter) -> None:
+        self._farm = farm
+        self._something_to_do = threading.Event()
+        self._stopping = threading.Event()
+        self._supervisor = Supervisor(farm.settings, start_worker, self.wake)
+        self._recorded: dict[str, Worker] = {}
+        self._epoch = 0
+        self._trouble: str | None = None
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+
+    def start(self) -> None:
+        """Take over from whoever scheduled before, and begin."""
+        self._epoch = placement.take_leadership(self._farm, f"{socket.gethostname()}:{os.getpid()}")
+        with self._farm.database.read() as tx:
+            self._recorded = {worker.id: worker for worker in tx.workers.all()}
+        log.info("scheduling begins, epoch %s", self._epoch)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look around now."""
+        self._something_to_do.set()
+
+    def health(self) -> str:
+        """Return ``ok``, or in one line what is wrong."""
+        return self._trouble or "ok"
+
+    def stop(self) -> None:
+        """Place nothing more, and end every worker and its Blender."""
+        self._stopping.set()
+        self.wake()
+        self._thread.join(_STOP_WAIT_S)
+        stops = [member.handle.stop.remote() for member in self._supervisor.members.values()]
+        ray.wait(stops, num_returns=len(stops), timeout=_STOP_WAIT_S) if stops else None
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._tick()
+                self._trouble = None
+            except Deposed as error:
+                self._trouble = f"not in charge: {error}"
+                log.warning("%s", self._trouble)
+                return
+            except (FarmUnavailable, StorageFull) as error:
+                self._trouble = str(error)
+                log.warning("%s", error)
+            except Exception:
+                # A bug: let Ray start a new scheduler, which rebuilds everything from the database.
+                log.exception("the scheduler failed")
+                os._exit(_CRASHED)
+            self._something_to_do.wait(self._pause_s())
+            self._something_to_do.clear()
+
+    def _pause_s(self) -> float:
+        """Return how long nothing can happen that nobody would wake us for."""
+        now = self._farm.clock()
+        with self._farm.database.read() as tx:
+            backoff_ends_at = tx.units.next_backoff(now)
+        tick_s = self._farm.settings.tick_s
+        return tick_s if backoff_ends_at is None else min(tick_s, max(0.01, backoff_ends_at - now))
+
+    def _tick(self) -> None:
+        farm, supervisor, epoch = self._farm, self._supervisor, self._epoch
+        now = farm.clock()
+        supervisor.ensure_workers(now)
+        _, losses = supervisor.listen(now)
+        for loss in losses:
+            placement.lose_worker(farm, epoch, loss.member.worker_id, loss.reason)
+        placement.expire_leases(farm, epoch)
+        admission.relay_outbox(farm)
+        admission.admit_queued(farm, epoch)
+        self._cancel_unwanted()
+        for lease in placement.place_units(farm, epoch, supervisor.slots(now), supervisor.nodes()):
+            supervisor.dispatch(lease)
+        self._record_workers(now)
+        outputs.publish_leftovers(farm, _PUBLISH_AFTER_S)
+
+    def _cancel_unwanted(self) -> None:
+        """Stop what runs on a worker although the database has moved on: a cancelled task, a lease taken back."""
+        busy = [member.lease for member in self._supervisor.members.values() if member.lease is not None]
+        if not busy:
+            return
+        with self._farm.database.read() as tx:
+            wanted = {placement.lease_of(unit) for unit in tx.units.running()}
+        for lease in busy:
+            if lease not in wanted:
+                self._supervisor.cancel(lease)
+
+    def _record_workers(self, now: float) -> None:
+        """Write down how the workers are, when that has changed or is some seconds old."""
+        present = {member.worker_id: as_worker(member) for member in self._supervisor.members.values()}
+        for worker_id, worker in present.items():
+            if worker is not None and self._is_news(worker):
+                self._record(worker)
+        for worker_id, worker in self._recorded.items():
+            if worker_id not in present and worker.state is not WorkerState.GONE:
+                self._record(replace(worker, state=WorkerState.GONE, unit_id=None, last_seen_at=now))
+
+    def _is_news(self, worker: Worker) -> bool:
+        known = self._recorded.get(worker.id)
+        if known is None or worker.last_seen_at - known.last_seen_at >= _RECORD_EVERY_S:
+            return True
+        return replace(known, last_seen_at=worker.last_seen_at) != worker
+
+    def _record(self, worker: Worker) -> None:
+        placement.record_worker(self._farm, worker)
+        self._recorded[worker.id] = worker

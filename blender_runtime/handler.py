@@ -1,0 +1,86 @@
+"""Doing what a request asks for, with the file that is open kept open for as long as it fits."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import bpy
+
+from blender_runtime import inspect_scene, process, progress, render_unit
+from blender_runtime.protocol import FrameDone, Inspect, Opened, Ready, Render, Reply, Request
+
+#: What differs between units without touching the scene.
+_NOT_SETTINGS = frozenset({"frames", "unit_id", "task_id", "folder"})
+
+
+class Handler:
+    """Answers requests. ``threads`` fixes the number of render threads, which changes no pixel."""
+
+    def __init__(self, reply: Callable[[int, Reply], None], threads: int | None) -> None:
+        self._reply = reply
+        self._threads = threads
+        self._path: str | None = None
+        """The file that is open."""
+        self._settings: dict[str, Any] | None = None
+        """The settings made in it; None: none, it is as on disk."""
+        self._scene: bpy.types.Scene | None = None
+        """The scene that the settings chose."""
+
+    def ready(self) -> Ready:
+        return Ready(blender_version=inspect_scene.blender_version(), pid=os.getpid())
+
+    def forget_file(self) -> None:
+        """Open the file anew for the next request, as nobody knows what state this one is in."""
+        self._path = self._settings = self._scene = None
+
+    def answer(self, request_id: int, request: Request) -> dict[str, Any]:
+        """Do what is asked and return the result's value. Raises whatever goes wrong."""
+        if isinstance(request, (Inspect, Render)):
+            process.send_output_to(request.log_path)
+            process.reset_peak_memory()
+        if isinstance(request, Inspect):
+            self._open(request_id, request, None, render_unit.__dict__)
+            return inspect_scene.inspect_open_file()
+        if isinstance(request, Render):
+            self._render(request_id, request)
+        return {}
+
+    def _render(self, request_id: int, request: Render) -> None:
+        # The very script that people download; under this name its last lines do not run.
+        script: dict[str, Any] = {"__name__": "render_unit"}
+        exec(compile(request.script, "render_unit.py", "exec"), script)
+        self._open(request_id, request, script["UNIT"], script)
+        with progress.reporting(self._scene, lambda reply: self._reply(request_id, reply)) as report:
+            for frame in request.frames:
+                report.begin(frame)
+                started = time.perf_counter()
+                files = script["render_frame"](self._scene, frame, request.output_dir)
+                took_s = time.perf_counter() - started
+                self._reply(request_id, FrameDone(frame=frame, files=tuple(files), render_seconds=took_s))
+
+    def _open(
+        self, request_id: int, request: Inspect | Render, unit: dict[str, Any] | None, script: dict[str, Any]
+    ) -> None:
+        """Have the file open with the unit's settings (None: as on disk) and with no others."""
+        started = time.perf_counter()
+        settings = unit and {key: value for key, value in unit.items() if key not in _NOT_SETTINGS}
+        is_open = self._path == request.scene_path and self._settings in (None, settings)
+        if not is_open:
+            self.forget_file()
+            script["open_scene"](request.scene_path)
+            self._path = request.scene_path
+            self._fix_threads()
+        if unit is not None and self._settings is None:
+            self._scene = script["apply_settings"](unit)
+            self._settings = settings
+        took_s = time.perf_counter() - started
+        self._reply(request_id, Opened(scene_path=request.scene_path, open_seconds=took_s, reused=is_open))
+
+    def _fix_threads(self) -> None:
+        if self._threads is not None:
+            for scene in bpy.data.scenes:
+                scene.render.threads_mode = "FIXED"
+                scene.render.threads = self._threads

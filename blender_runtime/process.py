@@ -1,0 +1,89 @@
+"""The session's process: dying with its parent, its output, its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_IOLBF = 1  # <stdio.h>
+
+
+def die_with_parent(requests_fd: int) -> None:
+    """Let the kernel kill this process when the thread that started it ends; exit at once if it has ended already.
+
+    Linux only. Elsewhere the end of file on the requests' pipe ends an idle session, and a busy one after its frame.
+    """
+    if sys.platform == "linux":
+        if _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "cannot set the parent-death signal")
+        # The parent may have died before the call, and its id tells nothing inside a process namespace of
+        # its own; the other end of the pipe, which only the parent holds, does.
+        pipe = select.poll()
+        pipe.register(requests_fd, select.POLLHUP)
+        if any(event & select.POLLHUP for _, event in pipe.poll(0)):
+            end_now(1)
+
+
+def end_now(status: int) -> NoReturn:
+    """End the process without the interpreter's own finish, which may hang once Blender has rendered."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def remove_temporary_files() -> None:
+    """Remove Blender's own temporary folder, which it does itself only when it ends in its own way."""
+    import bpy
+
+    shutil.rmtree(bpy.app.tempdir, ignore_errors=True)
+
+
+def write_output_by_line() -> None:
+    """Make C's and Python's standard output reach the log line by line, so that a crash leaves its last words."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    with contextlib.suppress(ValueError):  # the C library does not export its stream under this name
+        libc = _libc()
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _IOLBF, 0)
+
+
+def send_output_to(path: str) -> None:
+    """Append everything this process prints from now on, Blender's own lines included, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _libc().fflush(None)
+    log_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    os.close(log_fd)
+
+
+def peak_memory_bytes() -> int:
+    """Return the peak resident memory since the last ``reset_peak_memory``, or of the whole life where that fails."""
+    if sys.platform == "linux":
+        with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_memory() -> None:
+    """Start the peak anew, so that each request has its own. See ``clear_refs`` in proc(5)."""
+    # A locked-down container may forbid it; the peak then covers the whole life, which errs on the safe side.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,279 @@
+"""Render one unit of a renderfarm task with plain Blender.
+
+Put this script beside the scene's files and run either of
+
+    blender --background --factory-startup --python SCRIPT.py -- [--scene FILE.blend] [--output DIR]
+    python SCRIPT.py [--scene FILE.blend] [--output DIR]          (a Python that has the bpy package)
+
+It renders the very picture, under the very name, that the farm renders; by default from the .blend beside it,
+into a folder ``output``. It needs nothing but Blender, and the scene's own scripts stay off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+#: The unit: everything that the task asks for beyond what the file says; null means as the file says.
+UNIT: dict[str, Any] = json.loads("{}")
+
+_ENGINES = {
+    "cycles": ("CYCLES",),
+    # EEVEE's identifier was another one in Blender 4.2 to 4.5.
+    "eevee": ("BLENDER_EEVEE_NEXT", "BLENDER_EEVEE"),
+    "workbench": ("BLENDER_WORKBENCH",),
+}
+_GPU_KINDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")
+
+
+class UnitError(Exception):
+    """The unit cannot be rendered. ``kind`` is a failure kind of the farm, such as ``bad_file``."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+# --- opening the file ----------------------------------------------------------------------------------------
+
+
+def open_scene(path: str) -> None:
+    """Open a .blend without its scripts and its windows.
+
+    Raises:
+        UnitError: ``missing_file``, or ``bad_file`` when Blender cannot read it.
+    """
+    if not Path(path).is_file():
+        raise UnitError("missing_file", f"there is no file {path}")
+    try:
+        bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)
+    except RuntimeError as error:
+        raise UnitError("bad_file", f"Blender cannot open {Path(path).name}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what an operator complained of, without the "Error: " that Blender puts before it."""
+    return " ".join(str(error).replace("Error: ", "").split())
+
+
+# --- settings ------------------------------------------------------------------------------------------------
+
+
+def apply_settings(unit: dict[str, Any]) -> bpy.types.Scene:
+    """Make the unit's settings in the open file and return the scene to render. Doing it twice changes nothing.
+
+    The number of samples is Cycles' or EEVEE's; Workbench has none, and its anti-aliasing stays the file's.
+
+    Raises:
+        UnitError: ``script_error`` for a name or an engine that is not there, ``device`` when no GPU is.
+    """
+    scene = _find(bpy.data.scenes, "scene", unit["scene"]) if unit["scene"] else bpy.context.scene
+    if unit["view_layer"]:
+        _use_view_layer(scene, unit["view_layer"])
+    if unit["camera"]:
+        _use_camera(scene, unit["camera"])
+    if unit["engine"]:
+        _use_engine(scene, unit["engine"])
+    if unit["samples"]:
+        _use_samples(scene, unit["samples"])
+    _shape_picture(scene.render, unit)
+    if scene.render.engine == "CYCLES":
+        _use_device(scene, unit["device"])
+    if scene.camera is None and not scene.render.use_sequencer:
+        raise UnitError("script_error", f"scene {scene.name!r} has no camera")
+    return scene
+
+
+def _find(items: Any, what: str, name: str) -> Any:
+    """Return the item of the file itself, not of a library that it links, which has that name."""
+    for item in items:
+        if item.name == name and getattr(item, "library", None) is None:
+            return item
+    for item in items:
+        if item.name == name:
+            return item
+    raise UnitError("script_error", f"there is no {what} named {name!r}")
+
+
+def _use_view_layer(scene: bpy.types.Scene, name: str) -> None:
+    wanted = _find(scene.view_layers, "view layer", name)
+    for layer in scene.view_layers:
+        layer.use = layer == wanted
+
+
+def _use_camera(scene: bpy.types.Scene, name: str) -> None:
+    camera = _find(scene.objects, "camera", name)
+    if camera.type != "CAMERA":
+        raise UnitError("script_error", f"{name!r} is not a camera")
+    # Markers with cameras would take another one at their frames.
+    for marker in scene.timeline_markers:
+        marker.camera = None
+    scene.camera = camera
+
+
+def _use_engine(scene: bpy.types.Scene, engine: str) -> None:
+    for identifier in _ENGINES[engine]:
+        # The list of engines in bl_rna lacks those that come as add-ons, so trying is the only way to know.
+        with contextlib.suppress(TypeError):
+            scene.render.engine = identifier
+            return
+    raise UnitError("script_error", f"this Blender has no engine {engine}")
+
+
+def _use_samples(scene: bpy.types.Scene, samples: int) -> None:
+    if scene.render.engine == "CYCLES":
+        scene.cycles.samples = samples
+    elif scene.render.engine.startswith("BLENDER_EEVEE"):
+        scene.eevee.taa_render_samples = samples
+
+
+def _shape_picture(render: bpy.types.RenderSettings, unit: dict[str, Any]) -> None:
+    if unit["resolution_x_px"]:
+        render.resolution_x, render.resolution_y = unit["resolution_x_px"], unit["resolution_y_px"]
+    if unit["percent"]:
+        render.resolution_percentage = unit["percent"]
+    if unit["format"]:
+        _use_format(render.image_settings, unit["format"])
+
+
+def _use_format(settings: bpy.types.ImageFormatSettings, file_format: str) -> None:
+    if hasattr(settings, "media_type"):  # Blender 5 offers the formats of the present media type only
+        settings.media_type = "MULTI_LAYER_IMAGE" if file_format == "OPEN_EXR_MULTILAYER" else "IMAGE"
+    settings.file_format = file_format
+
+
+def _use_device(scene: bpy.types.Scene, device: str) -> None:
+    """Choose where Cycles renders. A file that asks for a GPU by itself may fall back to the CPU, as in Blender."""
+    wants_gpu = device == "gpu" or (device == "auto" and scene.cycles.device == "GPU")
+    has_gpu = wants_gpu and _enable_gpus()
+    if device == "gpu" and not has_gpu:
+        raise UnitError("device", "a GPU was asked for, but Cycles finds none here")
+    if device != "auto":
+        scene.cycles.device = device.upper()
+    elif wants_gpu and not has_gpu:
+        print("renderfarm: the file asks for a GPU, there is none: Cycles renders on the CPU")
+    if not has_gpu:
+        # Denoising takes any GPU that is enabled, even for a render on the CPU.
+        _cycles_preferences().compute_device_type = "NONE"
+
+
+def _enable_gpus() -> bool:
+    """Enable every device of the first kind that has any; tell whether one has."""
+    preferences = _cycles_preferences()
+    offered = {entry[0] for entry in preferences.get_device_types(bpy.context)}
+    for kind in _GPU_KINDS:
+        if kind not in offered:
+            continue
+        gpus = [device for device in preferences.get_devices_for_type(kind) if device.type == kind]
+        if gpus:
+            preferences.compute_device_type = kind
+            for device in preferences.get_devices_for_type(kind):
+                device.use = device.type == kind
+            return True
+    return False
+
+
+def _cycles_preferences() -> Any:
+    return bpy.context.preferences.addons["cycles"].preferences
+
+
+# --- rendering -----------------------------------------------------------------------------------------------
+
+
+def render_frame(scene: bpy.types.Scene, frame: int, output_dir: str) -> list[str]:
+    """Render one frame as ``blender -f`` does; return the paths of all files written, below ``output_dir``.
+
+    Their names are Blender's own for the file's output path. They appear in ``output_dir`` when they are whole.
+
+    Raises:
+        UnitError: ``storage`` when Blender wrote nothing, or an empty file.
+        RuntimeError: Blender's own complaint.
+    """
+    target = Path(output_dir).absolute()
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".frame-", dir=target) as folder:
+        _render_into(scene, frame, folder)
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        if not files:
+            raise UnitError("storage", f"Blender wrote no file for frame {frame}")
+        for path in files:
+            if path.stat().st_size == 0:
+                raise UnitError("storage", f"Blender wrote an empty file {path.name} for frame {frame}")
+        return [_move(path, target / path.relative_to(folder)) for path in files]
+
+
+def _render_into(scene: bpy.types.Scene, frame: int, folder: str) -> None:
+    render = scene.render
+    before = (render.filepath, render.use_overwrite, render.use_placeholder, scene.frame_start, scene.frame_end)
+    try:
+        render.filepath = _literal(f"{folder}/") + re.split(r"[/\\]", render.filepath)[-1]
+        render.use_overwrite = True
+        render.use_placeholder = False
+        if frame >= 0:
+            scene.frame_start = scene.frame_end = frame
+            bpy.ops.render.render(animation=True, scene=scene.name)
+        else:
+            # A scene's range cannot begin below 0, so such a frame is rendered as a still under the frame's name.
+            scene.frame_set(frame)
+            render.filepath = _literal(render.frame_path(frame=frame))
+            bpy.ops.render.render(write_still=True, scene=scene.name)
+    finally:
+        render.filepath, render.use_overwrite, render.use_placeholder, scene.frame_start, scene.frame_end = before
+
+
+def _literal(path: str) -> str:
+    """Return a path that Blender takes as it is: since 4.5 it reads braces as a template."""
+    return path.replace("{", "{{").replace("}", "}}") if bpy.app.version >= (4, 5, 0) else path
+
+
+def _move(source: Path, target: Path) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return str(source.replace(target))
+
+
+# --- as a script of its own ----------------------------------------------------------------------------------
+
+
+def main(argv: list[str]) -> int:
+    """Render every frame of the unit; return the exit status."""
+    scene_file = Path(__file__).absolute().parent / UNIT["scene_file"]
+    parser = argparse.ArgumentParser(description=f"Render frames {UNIT['frames']} of {UNIT['scene_file']}.")
+    parser.add_argument("--scene", default=scene_file, help="the .blend file")
+    parser.add_argument("--output", default="output", help="folder of the pictures")
+    options = parser.parse_args(argv)
+    try:
+        open_scene(str(Path(options.scene).absolute()))
+        scene = apply_settings(UNIT)
+        output = str(Path(options.output, UNIT["folder"]))
+        for frame in UNIT["frames"]:
+            for path in render_frame(scene, frame, output):
+                print(f"frame {frame}: {path}")
+    except (UnitError, RuntimeError, OSError) as error:
+        print(f"error: {_reason(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _own_arguments() -> list[str]:
+    """Return what follows ``--``; Blender's own arguments come before it, plain Python has none of those."""
+    if "--" in sys.argv:
+        return sys.argv[sys.argv.index("--") + 1 :]
+    return sys.argv[1:] if getattr(bpy.app, "module", False) else []
+
+
+if __name__ == "__main__":
+    status = main(_own_arguments())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if getattr(bpy.app, "module", False):
+        os._exit(status)  # the interpreter's own finish may hang once bpy has rendered
+    sys.exit(status)

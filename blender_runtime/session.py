@@ -1,0 +1,131 @@
+"""The loop inside Blender: read a request, do it, reply, until the farm closes the pipe.
+
+Started as ``python -m blender_runtime.session --requests-fd N --replies-fd M`` by a Python that has ``bpy``, or as
+``blender --background --factory-startup --python …/session.py -- --requests-fd N --replies-fd M``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from blender_runtime.handler import Handler
+    from blender_runtime.protocol import Error, Reply
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Serve one farm process, and end with it."""
+    parser = argparse.ArgumentParser(description="A Blender session of a render farm.")
+    parser.add_argument("--requests-fd", type=int, required=True, help="where requests are read")
+    parser.add_argument("--replies-fd", type=int, required=True, help="where replies are written")
+    parser.add_argument("--threads", type=int, help="threads to render with; default: as the file says")
+    options = parser.parse_args(argv)
+    _make_package_importable()
+    from blender_runtime import process
+
+    process.die_with_parent(options.requests_fd)
+    process.write_output_by_line()
+    for fd in (options.requests_fd, options.replies_fd):
+        os.set_inheritable(fd, False)
+
+    # Only now, as importing bpy takes seconds in which the parent may die.
+    from blender_runtime.handler import Handler
+
+    # Ctrl-C reaches the whole process group; what it means is the parent's to decide.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    replies = Replies(options.replies_fd)
+    serve(options.requests_fd, replies, Handler(replies.send, options.threads))
+    process.remove_temporary_files()
+    process.end_now(0)
+
+
+class Replies:
+    """Sends replies whole, from whichever of Blender's threads."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = os.fdopen(fd, "wb", closefd=False)
+        self._lock = threading.Lock()
+
+    def send(self, request_id: int, reply: Reply) -> None:
+        """Send a reply.
+
+        Raises:
+            BrokenPipeError: the farm is gone.
+        """
+        from blender_runtime import protocol
+
+        with self._lock:
+            self._file.write(protocol.encode(request_id, reply))
+            self._file.flush()
+
+
+def serve(requests_fd: int, replies: Replies, handler: Handler) -> None:
+    """Answer requests until the farm says quit or closes the pipe."""
+    from blender_runtime import protocol
+
+    replies.send(0, handler.ready())
+    with os.fdopen(requests_fd, "rb", closefd=False) as lines:
+        for line in lines:
+            request_id = 0
+            try:
+                request_id, request = protocol.decode_request(line)
+                replies.send(request_id, protocol.Result(value=handler.answer(request_id, request)))
+            except BrokenPipeError:
+                return
+            except Exception as error:  # noqa: BLE001 whatever a file or a script does, the session goes on
+                handler.forget_file()
+                traceback.print_exc()
+                replies.send(request_id, _as_reply(error))
+            else:
+                if isinstance(request, protocol.Quit):
+                    return
+
+
+def _as_reply(error: Exception) -> Error:
+    from blender_runtime import protocol
+
+    text = str(error).replace("Error: ", "")
+    kind = getattr(error, "kind", None)  # a UnitError of the script's own namespace
+    if not isinstance(kind, str):
+        text = text if isinstance(error, (RuntimeError, OSError)) and text else f"{type(error).__name__}: {text}"
+        kind = _kind(error, text)
+    return protocol.Error(kind=kind, message=protocol.one_line(text), traceback=traceback.format_exc())
+
+
+def _kind(error: Exception, text: str) -> str:
+    from blender_runtime import protocol
+
+    if isinstance(error, MemoryError):
+        return "out_of_memory"
+    return protocol.failure_kind(text, "storage" if isinstance(error, OSError) else "script_error")
+
+
+def _make_package_importable() -> None:
+    """Make ``blender_runtime`` importable, and nothing else of the folder it is in.
+
+    That may be the farm's site-packages, whose libraries are not made for Blender's Python.
+    """
+    here = Path(__file__).resolve().parent
+    if sys.path and Path(sys.path[0]).resolve() == here:
+        del sys.path[0]
+    if "blender_runtime" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "blender_runtime", here / "__init__.py", submodule_search_locations=[str(here)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        package = importlib.util.module_from_spec(spec)
+        sys.modules["blender_runtime"] = package
+        spec.loader.exec_module(package)
+
+
+if __name__ == "__main__":
+    main(sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:])

@@ -1,0 +1,175 @@
+"""The farm beside the command line: finding one that runs, and running one as a child process."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from renderfarm.client import FarmClient
+from renderfarm.errors import FarmUnavailable
+from renderfarm.settings import Settings
+
+#: From starting Python to a ready farm: Ray and Serve take 10 s on two cores, and much longer on a busy machine.
+START_TIMEOUT_S = 180.0
+#: A farm that stops waits for its Blenders and for Ray.
+STOP_TIMEOUT_S = 60.0
+_LOG_LINES_SHOWN = 20
+
+
+def announced_url(settings: Settings) -> str | None:
+    """Return the URL of the farm that runs on this machine, or None."""
+    try:
+        url = json.loads((settings.runtime / "farm.json").read_text())["url"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FarmUnavailable(f"cannot read {settings.runtime / 'farm.json'}: {error}") from error
+    return url if isinstance(url, str) and _answers(url) else None
+
+
+def find_farm(settings: Settings) -> str | None:
+    """Return the URL of the farm to use, or None if none runs.
+
+    Raises:
+        FarmUnavailable: ``RENDERFARM_URL`` names a farm, and it does not answer.
+    """
+    if settings.url is None:
+        return announced_url(settings)
+    if not _answers(settings.url):
+        raise FarmUnavailable(f"no farm answers at {settings.url} (RENDERFARM_URL)")
+    return settings.url
+
+
+def require_farm(settings: Settings) -> str:
+    """Return the URL of the farm to use.
+
+    Raises:
+        FarmUnavailable: none runs.
+    """
+    url = find_farm(settings)
+    if url is None:
+        raise FarmUnavailable("no farm runs on this machine; start one with: renderfarm up")
+    return url
+
+
+def _answers(url: str) -> bool:
+    with FarmClient(url, timeout_s=5.0) as client:
+        return client.is_alive()
+
+
+class FarmProcess:
+    """``python -m serve_app`` as a child, which ends with its parent whatever ends that: its stdin is our pipe."""
+
+    def __init__(self, options: Sequence[str], log: IO[bytes] | None = None) -> None:
+        # A process group of its own: Ctrl-C is for the command line, which then stops the farm in good order.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "serve_app", "--stop-on-eof", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            process_group=0,
+        )
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        # Read to the end: whoever prints into a full pipe stands still.
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(b'{"event"'):
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
+        """Return what the farm says when it is ready: ``url``, ``pid``, ``data``.
+
+        Raises:
+            FarmUnavailable: it failed or took too long.
+        """
+        try:
+            line = self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            raise FarmUnavailable(f"the farm was not ready within {timeout_s:.0f} s") from None
+        if line is None:
+            raise FarmUnavailable(f"the farm did not start: it {self._ending()}")
+        news: dict[str, Any] = json.loads(line)
+        if news["event"] != "ready":
+            raise FarmUnavailable(f"the farm did not start: {news['error']}")
+        return news
+
+    def _ending(self) -> str:
+        code = self._process.wait()
+        return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait(self) -> int:
+        """Wait until it ends by itself; return its exit status."""
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """End it in good order, and by force if that takes too long."""
+        if self.is_running:
+            self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+
+class EmbeddedFarm:
+    """A farm for one command, in a folder of its own that goes with it."""
+
+    def __init__(self, settings: Settings) -> None:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        self.data = Path(tempfile.mkdtemp(prefix="render-", dir=settings.data))
+        self.log = self.data / "farm.log"
+        with self.log.open("wb") as log:
+            self._process = FarmProcess(["--data", str(self.data), "--port", "0"], log)
+        self._failed = False
+
+    def start(self) -> str:
+        """Return the URL once the farm is ready.
+
+        Raises:
+            FarmUnavailable: it did not start; its log stays where ``log`` says.
+        """
+        try:
+            return str(self._process.wait_ready()["url"])
+        except FarmUnavailable:
+            self._failed = True
+            raise
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.is_running
+
+    def last_log_lines(self) -> list[str]:
+        """Return the end of the farm's log."""
+        with self.log.open(errors="replace") as log:
+            return [line.rstrip() for line in deque(log, maxlen=_LOG_LINES_SHOWN)]
+
+    def __enter__(self) -> EmbeddedFarm:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.stop()
+        if not self._failed:
+            shutil.rmtree(self.data)

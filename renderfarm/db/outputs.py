@@ -1,0 +1,48 @@
+"""Committed outputs in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from renderfarm.db.rows import from_row, to_row
+from renderfarm.db.tables import outputs
+from renderfarm.domain.models import Output
+from renderfarm.ports import Page
+
+
+class SqlOutputs:
+    """Implements ``ports.Outputs``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, output_id: str) -> Output | None:
+        row = self._connection.execute(select(outputs).where(outputs.c.id == output_id)).mappings().first()
+        return None if row is None else from_row(Output, row)
+
+    def add(self, new_outputs: Sequence[Output]) -> None:
+        self._connection.execute(insert(outputs), [to_row(output) for output in new_outputs])
+
+    def remove(self, output_ids: Sequence[str]) -> None:
+        self._connection.execute(delete(outputs).where(outputs.c.id.in_(output_ids)))
+
+    def of_task(self, task_id: str, limit: int = 1_000_000, offset: int = 0) -> Page[Output]:
+        where = outputs.c.task_id == task_id
+        total = self._connection.execute(select(func.count()).select_from(outputs).where(where)).scalar_one()
+        order = (outputs.c.camera, outputs.c.frame, outputs.c.name)
+        query = select(outputs).where(where).order_by(*order).limit(limit).offset(offset)
+        rows = self._connection.execute(query).mappings()
+        return Page(items=tuple(from_row(Output, row) for row in rows), total=total)
+
+    def of_unit(self, unit_id: str) -> list[Output]:
+        query = select(outputs).where(outputs.c.unit_id == unit_id).order_by(outputs.c.frame, outputs.c.name)
+        return [from_row(Output, row) for row in self._connection.execute(query).mappings()]
+
+    def unpublished(self, limit: int) -> list[Output]:
+        query = select(outputs).where(outputs.c.published.is_(False)).limit(limit)
+        return [from_row(Output, row) for row in self._connection.execute(query).mappings()]
+
+    def mark_published(self, output_ids: Sequence[str]) -> None:
+        self._connection.execute(update(outputs).where(outputs.c.id.in_(output_ids)), {"published": True})

@@ -1,0 +1,61 @@
+"""Workers and the scheduler's leadership in the database."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from renderfarm.db.rows import from_row, to_row
+from renderfarm.db.tables import leader, workers
+from renderfarm.domain.models import Worker
+from renderfarm.errors import Deposed
+
+_SCHEDULER = "scheduler"
+
+
+class SqlWorkers:
+    """Implements ``ports.Workers``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, worker_id: str) -> Worker | None:
+        row = self._connection.execute(select(workers).where(workers.c.id == worker_id)).mappings().first()
+        return None if row is None else from_row(Worker, row)
+
+    def all(self) -> list[Worker]:
+        rows = self._connection.execute(select(workers).order_by(workers.c.id)).mappings()
+        return [from_row(Worker, row) for row in rows]
+
+    def put(self, worker: Worker) -> None:
+        # Every kind of database has its own upsert; one row that only the scheduler writes needs none of them.
+        row = to_row(worker)
+        if self._connection.execute(update(workers).where(workers.c.id == worker.id), row).rowcount == 0:
+            if self.get(worker.id) is None:  # MySQL counts rows changed, not rows found
+                self._connection.execute(insert(workers), row)
+
+    def remove(self, worker_id: str) -> None:
+        self._connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+
+class SqlLeader:
+    """Implements ``ports.Leader``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def take(self, holder: str, now: float) -> int:
+        query = select(leader.c.epoch).where(leader.c.name == _SCHEDULER).with_for_update()
+        epoch = self._connection.execute(query).scalar()
+        row = {"epoch": int(epoch or 0) + 1, "holder": holder, "renewed_at": now}
+        if epoch is None:
+            self._connection.execute(insert(leader), {"name": _SCHEDULER, **row})
+        else:
+            self._connection.execute(update(leader).where(leader.c.name == _SCHEDULER), row)
+        return row["epoch"]  # type: ignore[return-value]
+
+    def hold(self, epoch: int, now: float) -> None:
+        query = select(leader.c.epoch).where(leader.c.name == _SCHEDULER).with_for_update()
+        present = self._connection.execute(query).scalar()
+        if present != epoch:
+            raise Deposed(f"epoch {epoch} has been followed by epoch {present}")
+        self._connection.execute(update(leader).where(leader.c.name == _SCHEDULER), {"renewed_at": now})

@@ -1,0 +1,35 @@
+"""What a worker and the farm say to each other about one attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right to work on a unit, until it expires. Attempt and epoch fence off every later writer."""
+
+    unit_id: str
+    attempt: int
+    epoch: int
+    worker_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedFile:
+    """A file that a frame has left in the object store."""
+
+    name: str
+    """The file's own name, as Blender wrote it."""
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptReport:
+    """What a worker says of an attempt besides its result."""
+
+    log_digest: str | None
+    """Blob with Blender's output."""
+    peak_memory_bytes: int | None
+    """Peak resident memory of Blender."""

@@ -1,0 +1,5 @@
+"""The queue adapters."""
+
+from renderfarm.queue.table import TableQueue
+
+__all__ = ["TableQueue"]

@@ -1,0 +1,1 @@
+"""What the farm can do: one use case, one function, one transaction."""

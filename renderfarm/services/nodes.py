@@ -1,0 +1,30 @@
+"""Nodes and their workers, as the scheduler last saw them."""
+
+from __future__ import annotations
+
+from renderfarm.auth import Permission, Principal, authorise
+from renderfarm.domain.blender_versions import version_key
+from renderfarm.domain.models import Worker
+from renderfarm.domain.states import WorkerState
+from renderfarm.ports import Farm
+
+
+def list_workers(farm: Farm, principal: Principal) -> list[Worker]:
+    """Return every worker that has not gone, by name."""
+    authorise(principal, Permission.FARM_READ)
+    return present_workers(farm)
+
+
+def present_workers(farm: Farm) -> list[Worker]:
+    """Return the workers that the scheduler counts on."""
+    with farm.database.read() as tx:
+        return [worker for worker in tx.workers.all() if worker.state is not WorkerState.GONE]
+
+
+def available_blenders(farm: Farm) -> tuple[str, ...]:
+    """Return the Blender versions of the workers, in the order in which the farm prefers them."""
+    versions: dict[str, int] = {}
+    for worker in present_workers(farm):
+        for rank, version in enumerate(worker.blender_versions):
+            versions[version] = min(rank, versions.get(version, rank))
+    return tuple(sorted(versions, key=lambda version: (versions[version], [-part for part in version_key(version)])))

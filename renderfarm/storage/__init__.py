@@ -1,0 +1,5 @@
+"""The object store adapters."""
+
+from renderfarm.storage.folder import FolderObjects
+
+__all__ = ["FolderObjects"]

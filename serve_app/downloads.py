@@ -1,0 +1,116 @@
+"""Sending a blob: streamed, resumable (RFC 9110, one range) and not sent again to whom has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from renderfarm.domain.models import Output
+
+_CHUNK_BYTES = 256 * 1024
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._ -]", re.ASCII)
+_DIGITS_MAX = 18
+
+
+def output_response(request: Request, output: Output, blob: BinaryIO) -> Response:
+    """Answer a GET or HEAD of an output; ``blob`` is closed in the end, whatever the answer is.
+
+    Raises:
+        HTTPException: 416, the range lies outside the file.
+    """
+    try:
+        response = _bodiless_response(request, output)
+        if response is not None:
+            blob.close()
+            return response
+        start, stop = _wanted_range(request, output)
+        blob.seek(start)
+    except BaseException:
+        blob.close()
+        raise
+    headers = _headers(output) | {"Content-Length": str(stop - start)}
+    if stop - start < output.size_bytes:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{output.size_bytes}"
+        return _BlobResponse(blob, stop - start, 206, headers, output.media_type)
+    return _BlobResponse(blob, stop - start, 200, headers, output.media_type)
+
+
+class _BlobResponse(StreamingResponse):
+    """Streams a part of a file, and closes it even if the client has gone before the first byte."""
+
+    def __init__(self, blob: BinaryIO, size: int, status: int, headers: dict[str, str], media_type: str) -> None:
+        super().__init__(_chunks(blob, size), status, headers, media_type)
+        self._blob = blob
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._blob.close()
+
+
+def _chunks(blob: BinaryIO, size: int) -> Iterator[bytes]:
+    while size > 0:
+        chunk = blob.read(min(size, _CHUNK_BYTES))
+        if not chunk:
+            raise EOFError(f"the blob ends {size} bytes early")
+        size -= len(chunk)
+        yield chunk
+
+
+def _headers(output: Output) -> dict[str, str]:
+    return {
+        "ETag": _etag(output),
+        # Whoever asks again has to be let in again; the ETag keeps that cheap.
+        "Cache-Control": "private, no-cache",
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": _disposition(output.name),
+    }
+
+
+def _etag(output: Output) -> str:
+    return f'"{output.digest}"'
+
+
+def _disposition(name: str) -> str:
+    """Name the file without its folder, in ASCII for old clients and in full for the others (RFC 6266)."""
+    base = name.rpartition("/")[2]
+    return f"inline; filename=\"{_UNSAFE.sub('_', base)}\"; filename*=UTF-8''{quote(base, safe='')}"
+
+
+def _bodiless_response(request: Request, output: Output) -> Response | None:
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if "*" in known or _etag(output) in known:
+        return Response(status_code=304, headers=_headers(output))
+    if request.method == "HEAD":
+        headers = _headers(output) | {"Content-Length": str(output.size_bytes)}
+        return Response(headers=headers, media_type=output.media_type)
+    return None
+
+
+def _wanted_range(request: Request, output: Output) -> tuple[int, int]:
+    """Return start and end (exclusive) of what to send: all of it, unless one well-formed range is asked for."""
+    whole = (0, output.size_bytes)
+    match = _RANGE.fullmatch(request.headers.get("range", ""))
+    if match is None or request.headers.get("if-range", _etag(output)) != _etag(output):
+        return whole
+    first, last = match.groups()
+    if not (first or last) or max(len(first), len(last)) > _DIGITS_MAX:
+        return whole
+    if first:
+        start, stop = int(first), min(int(last) + 1 if last else output.size_bytes, output.size_bytes)
+        if last and int(last) < int(first):
+            return whole
+    else:
+        start, stop = max(0, output.size_bytes - int(last)), output.size_bytes
+    if start >= stop:
+        raise HTTPException(416, "the range lies outside the file", {"Content-Range": f"bytes */{output.size_bytes}"})
+    return start, stop

@@ -1,0 +1,177 @@
+"""A whole farm on this machine: Ray, the scheduler, the workers and the HTTP API, up and down as one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+import ray
+from ray import serve
+
+from actors.blenders import find_blenders
+from actors.factory import start_scheduler
+from actors.handles import NAMESPACE, RayCompute
+from renderfarm.errors import FarmUnavailable
+from renderfarm.settings import Settings
+from renderfarm.wiring import close_farm, prepare_farm
+from serve_app.deployment import APPLICATION, application
+
+log = logging.getLogger(__name__)
+
+_STOP_TIMEOUT_S = 20.0
+_EXIT_TIMEOUT_S = 10.0
+
+
+class EmbeddedFarm:
+    """Everything that ``with`` starts, its end takes down: no process and no temporary file is left behind.
+
+    Raises:
+        FarmUnavailable: no Blender, the data folder or the port is in use, or Ray does not start.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        port = settings.port or _free_port(settings.host)
+        self._settings = settings.model_copy(update={"port": port})
+        self._stack = ExitStack()
+        self.url = f"http://{settings.host}:{port}"
+        self.pid = os.getpid()
+
+    def __enter__(self) -> EmbeddedFarm:
+        settings = self._settings
+        with self._stack:
+            _check_port(settings.host, settings.port)
+            find_blenders(settings.blender)
+            self._stack.enter_context(_only_one(settings.data))
+            close_farm(prepare_farm(settings, RayCompute()))
+            self._stack.enter_context(_running_ray(settings))
+            self._stack.enter_context(_running_scheduler(settings))
+            self._stack.enter_context(_running_api(settings))
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """Leave word for the command line while the farm runs."""
+        word = self._settings.runtime / "farm.json"
+        word.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"url": self.url, "pid": self.pid, "data": str(self._settings.data)})
+        partial = word.with_suffix(f".{self.pid}")
+        partial.write_text(text)
+        partial.replace(word)
+        try:
+            yield
+        finally:
+            if word.exists() and word.read_text() == text:
+                word.unlink()
+
+    def unannounced(self) -> AbstractContextManager[None]:
+        """Run for whoever was told the URL only."""
+        return contextlib.nullcontext()
+
+
+@contextmanager
+def _only_one(data: Path) -> Iterator[None]:
+    """Two farms must not share a data folder; the lock goes with the process, however it ends."""
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "farm.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FarmUnavailable(f"another farm runs on {data}") from error
+        yield
+
+
+@contextmanager
+def _running_ray(settings: Settings) -> Iterator[None]:
+    """Run a Ray of our own in a short temporary folder: its socket paths must stay below 107 bytes."""
+    folder = tempfile.mkdtemp(prefix="renderfarm-")
+    before = _children()
+    try:
+        ray.init(
+            address="local",
+            namespace=NAMESPACE,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            object_store_memory=settings.object_store_memory_bytes,
+            _temp_dir=folder,
+            _node_ip_address="127.0.0.1",
+        )
+        yield
+    finally:
+        ray.shutdown()
+        _wait_for_exit(_children() - before)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _running_scheduler(settings: Settings) -> Iterator[None]:
+    scheduler = start_scheduler(settings)
+    try:
+        yield
+    finally:
+        try:
+            ray.get(scheduler.stop.remote(), timeout=_STOP_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            # Ray is taken down next, and every worker and Blender with it.
+            log.warning("the scheduler did not stop by itself: %s", error)
+
+
+@contextmanager
+def _running_api(settings: Settings) -> Iterator[None]:
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": settings.host, "port": settings.port},
+        logging_config={"enable_access_log": False},
+    )
+    try:
+        serve.run(application(settings), name=APPLICATION, route_prefix="/")
+        yield
+    finally:
+        serve.shutdown()
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise FarmUnavailable(f"port {port} is in use; give another with --port") from error
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _wait_for_exit(processes: set[Any]) -> None:
+    """Wait for Ray's processes, and end those that do not by themselves."""
+    _, alive = psutil.wait_procs(processes, timeout=_EXIT_TIMEOUT_S)
+    for process in alive:
+        log.warning("process %s (%s) outlived Ray and is killed", process.pid, process.name())
+        process.kill()
+    psutil.wait_procs(alive, timeout=_EXIT_TIMEOUT_S)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from renderfarm.domain.policy import Candidate, Placement, Slot, place
+
+BLENDERS = ("4.5.15", "5.2.3")
+WORKERS = tuple(f"w{number}" for number in range(6))
+SCENES = ("s1", "s2", "s3")
+
+
+def unit(name: str, **changes: object) -> Candidate:
+    values: dict[str, object] = {
+        "unit_id": name,
+        "order": (-50, "t1", int(name.strip("u") or 0)),
+        "asset_id": "s1",
+        "blenders": frozenset(BLENDERS[:1]),
+        "needs_gpu": False,
+        "failed_on": frozenset(),
+    }
+    return Candidate(**(values | changes))  # type: ignore[arg-type]
+
+
+def worker(name: str, **changes: object) -> Slot:
+    values: dict[str, object] = {
+        "worker_id": name,
+        "free": True,
+        "blenders": frozenset(BLENDERS[:1]),
+        "gpus": 0,
+        "open_scene": None,
+    }
+    return Slot(**(values | changes))  # type: ignore[arg-type]
+
+
+def placed(candidates: list[Candidate], slots: list[Slot]) -> dict[str, str]:
+    return {placement.unit_id: placement.worker_id for placement in place(candidates, slots)}
+
+
+def can_take(candidate: Candidate, slot: Slot) -> bool:
+    return bool(candidate.blenders & slot.blenders) and (slot.gpus > 0 or not candidate.needs_gpu)
+
+
+# --- by example ----------------------------------------------------------------------------------------------
+
+
+def test_higher_priority_goes_first() -> None:
+    low, high = unit("u1", order=(-10, "t1", 0)), unit("u2", order=(-90, "t2", 0))
+    assert placed([low, high], [worker("w1")]) == {"u2": "w1"}
+
+
+def test_equal_priority_goes_by_submission_then_by_position() -> None:
+    later = unit("u1", order=(-50, "t2", 0))
+    second, first = unit("u2", order=(-50, "t1", 1)), unit("u3", order=(-50, "t1", 0))
+    assert list(placed([later, second, first], [worker("w1"), worker("w2")])) == ["u3", "u2"]
+
+
+def test_a_unit_goes_to_the_worker_that_has_its_scene_open() -> None:
+    slots = [worker("w1"), worker("w2", open_scene="s2"), worker("w3", open_scene="s1")]
+    assert placed([unit("u1")], slots) == {"u1": "w3"}
+
+
+def test_an_empty_worker_is_better_than_one_with_another_scene() -> None:
+    assert placed([unit("u1")], [worker("w1", open_scene="s2"), worker("w2")]) == {"u1": "w2"}
+
+
+def test_a_unit_does_not_wait_for_the_worker_with_its_scene() -> None:
+    slots = [worker("w1", free=False, open_scene="s1"), worker("w2", open_scene="s2")]
+    assert placed([unit("u1")], slots) == {"u1": "w2"}
+
+
+def test_a_gpu_is_kept_for_those_who_need_it() -> None:
+    slots = [worker("w1", gpus=1), worker("w2")]
+    assert placed([unit("u1"), unit("u2", needs_gpu=True)], slots) == {"u1": "w2", "u2": "w1"}
+
+
+def test_who_needs_a_gpu_waits_for_one() -> None:
+    assert placed([unit("u1", needs_gpu=True)], [worker("w1"), worker("w2", gpus=1, free=False)]) == {}
+
+
+def test_who_needs_another_blender_waits_for_it() -> None:
+    assert placed([unit("u1", blenders=frozenset({"5.2.3"}))], [worker("w1")]) == {}
+
+
+def test_who_cannot_be_placed_holds_nobody_up() -> None:
+    stuck = unit("u1", order=(-99, "t1", 0), needs_gpu=True)
+    assert placed([stuck, unit("u2")], [worker("w1")]) == {"u2": "w1"}
+
+
+def test_after_a_failure_a_unit_goes_to_another_worker() -> None:
+    slots = [worker("w1", open_scene="s1"), worker("w2")]
+    assert placed([unit("u1", failed_on=frozenset({"w1"}))], slots) == {"u1": "w2"}
+
+
+def test_after_a_failure_a_unit_waits_for_a_busy_worker_that_has_not_tried_it() -> None:
+    slots = [worker("w1"), worker("w2", free=False)]
+    assert placed([unit("u1", failed_on=frozenset({"w1"}))], slots) == {}
+
+
+@pytest.mark.parametrize("other", [worker("w2", blenders=frozenset({"5.2.3"})), worker("w1")])
+def test_after_a_failure_the_same_worker_is_better_than_none(other: Slot) -> None:
+    slots = {slot.worker_id: slot for slot in (worker("w1"), other)}
+    assert placed([unit("u1", failed_on=frozenset({"w1"}))], list(slots.values())) == {"u1": "w1"}
+
+
+def test_a_unit_that_failed_everywhere_may_go_anywhere() -> None:
+    slots = [worker("w1"), worker("w2", free=False)]
+    assert placed([unit("u1", failed_on=frozenset({"w1", "w2"}))], slots) == {"u1": "w1"}
+
+
+@pytest.mark.parametrize(("candidates", "slots"), [([], [worker("w1")]), ([unit("u1")], []), ([], [])])
+def test_nothing_to_do_is_no_placement(candidates: list[Candidate], slots: list[Slot]) -> None:
+    assert place(candidates, slots) == []
+
+
+# --- whatever the farm looks like ----------------------------------------------------------------------------
+
+some_blenders = st.frozensets(st.sampled_from(BLENDERS), min_size=1)
+farms = st.lists(
+    st.builds(
+        Slot,
+        worker_id=st.sampled_from(WORKERS),
+        free=st.booleans(),
+        blenders=some_blenders,
+        gpus=st.integers(0, 2),
+        open_scene=st.sampled_from((None, *SCENES)),
+    ),
+    max_size=len(WORKERS),
+    unique_by=lambda slot: slot.worker_id,
+)
+waiting = st.lists(
+    st.builds(
+        Candidate,
+        unit_id=st.uuids().map(str),
+        order=st.tuples(st.integers(-100, 0), st.sampled_from(["t1", "t2", "t3"]), st.integers(0, 1000)),
+        asset_id=st.sampled_from(SCENES),
+        blenders=some_blenders,
+        needs_gpu=st.booleans(),
+        failed_on=st.frozensets(st.sampled_from(WORKERS)),
+    ),
+    max_size=12,
+    unique_by=lambda candidate: candidate.order,
+)
+
+
+@given(waiting, farms)
+def test_each_unit_and_each_worker_at_most_once(candidates: list[Candidate], slots: list[Slot]) -> None:
+    placements = place(candidates, slots)
+    assert len({p.unit_id for p in placements}) == len({p.worker_id for p in placements}) == len(placements)
+
+
+@given(waiting, farms)
+def test_only_on_free_workers_that_can(candidates: list[Candidate], slots: list[Slot]) -> None:
+    units = {candidate.unit_id: candidate for candidate in candidates}
+    workers = {slot.worker_id: slot for slot in slots}
+    for placement in place(candidates, slots):
+        slot = workers[placement.worker_id]
+        assert slot.free
+        assert can_take(units[placement.unit_id], slot)
+
+
+@given(waiting, farms)
+def test_never_where_it_failed_while_another_can_take_it(candidates: list[Candidate], slots: list[Slot]) -> None:
+    units = {candidate.unit_id: candidate for candidate in candidates}
+    for placement in place(candidates, slots):
+        candidate = units[placement.unit_id]
+        if placement.worker_id in candidate.failed_on:
+            untried = [slot for slot in slots if slot.worker_id not in candidate.failed_on]
+            assert not any(can_take(candidate, slot) for slot in untried)
+
+
+@given(waiting, farms)
+def test_no_unit_takes_a_worker_from_one_before_it(candidates: list[Candidate], slots: list[Slot]) -> None:
+    """A unit's place depends on those before it only: those behind it change nothing."""
+    ordered = sorted(candidates, key=lambda candidate: candidate.order)
+    everything = place(ordered, slots)
+    for count in range(len(ordered)):
+        before = place(ordered[:count], slots)
+        assert everything[: len(before)] == before
+
+
+@given(waiting, farms)
+def test_no_free_worker_idles_while_a_fresh_unit_could_run_on_it(
+    candidates: list[Candidate], slots: list[Slot]
+) -> None:
+    placements = place(candidates, slots)
+    started, taken = {p.unit_id for p in placements}, {p.worker_id for p in placements}
+    left_over = [c for c in candidates if c.unit_id not in started and not c.failed_on]
+    idle = [slot for slot in slots if slot.free and slot.worker_id not in taken]
+    assert not any(can_take(candidate, slot) for candidate, slot in itertools.product(left_over, idle))
+
+
+@given(waiting, farms)
+def test_the_first_unit_finds_its_scene_open_if_any_worker_has_it(
+    candidates: list[Candidate], slots: list[Slot]
+) -> None:
+    fresh = [candidate for candidate in candidates if not candidate.failed_on]
+    if not fresh:
+        return
+    first = min(fresh, key=lambda candidate: candidate.order)
+    warm = {s.worker_id for s in slots if s.free and s.open_scene == first.asset_id and can_take(first, s)}
+    if warm:
+        assert place(fresh, slots)[0].worker_id in warm
+
+
+@given(waiting, farms, st.randoms(use_true_random=False))
+def test_the_order_of_the_input_does_not_matter(
+    candidates: list[Candidate], slots: list[Slot], shuffler: random.Random
+) -> None:
+    expected: list[Placement] = place(candidates, slots)
+    shuffler.shuffle(candidates)
+    shuffler.shuffle(slots)
+    assert place(candidates, slots) == expected
