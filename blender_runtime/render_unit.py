@@ -57,7 +57,8 @@ def open_scene(path: str) -> None:
     try:
         bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)
     except RuntimeError as error:
-        raise UnitError("bad_file", f"Blender cannot open {Path(path).name}: {_reason(error)}") from error
+        reason = _reason(error).replace(path, Path(path).name)
+        raise UnitError("bad_file", f"Blender cannot open {Path(path).name}: {reason}") from error
 
 
 def _reason(error: Exception) -> str:

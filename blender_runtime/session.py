@@ -82,8 +82,9 @@ def serve(requests_fd: int, replies: Replies, handler: Handler) -> None:
                 return
             except Exception as error:  # noqa: BLE001 whatever a file or a script does, the session goes on
                 handler.forget_file()
-                traceback.print_exc()
-                replies.send(request_id, _as_reply(error))
+                reply = _as_reply(error)
+                print(f"renderfarm: {reply.kind}: {reply.message}", file=sys.stderr)
+                replies.send(request_id, reply)
             else:
                 if isinstance(request, protocol.Quit):
                     return
@@ -97,6 +98,7 @@ def _as_reply(error: Exception) -> Error:
     if not isinstance(kind, str):
         text = text if isinstance(error, (RuntimeError, OSError)) and text else f"{type(error).__name__}: {text}"
         kind = _kind(error, text)
+        traceback.print_exc()  # a UnitError speaks for itself
     return protocol.Error(kind=kind, message=protocol.one_line(text), traceback=traceback.format_exc())
 
 

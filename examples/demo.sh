@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 export RENDERFARM_DATA="$PWD/demo/farm"
 
 renderfarm render examples/animation.blend -o demo/animation
-renderfarm render examples/still.blend -f 1 -o demo/still
+renderfarm render examples/still.blend -o demo/still
 
 printf '\nThe demo is done. Its pictures:\n'
 printf '  animation  %s (%s frames)\n' "$PWD/demo/animation" "$(find demo/animation -name '*.png' | wc -l | tr -d ' ')"

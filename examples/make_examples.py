@@ -345,6 +345,7 @@ def make_still() -> None:
     """Between the rows, close to the ground, in the evening sun."""
     chance = random.Random(11)
     output("Still", 480, 270, samples=64)
+    bpy.context.scene.frame_end = 1
     box("Field", (120, 120, 1), (0, 30, -1.0), material("Grass", GREEN, 0.9, mottle=0.3), bevel=0)
     barn(-3.1, 11.0)
     windmill(3.2, 11.5, 0.5)

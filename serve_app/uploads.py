@@ -79,8 +79,10 @@ async def received_upload(request: Request, folder: Path, file_bytes_max: int) -
     """
     boundary = _boundary(request)
     path = folder / f"{uuid4().hex}{_SUFFIX}"
-    try:
+    # A client may go at any moment: shielded, nothing is left half-made by that.
+    with anyio.CancelScope(shield=True):
         stream = await run_sync(_create, path)
+    try:
         try:
             form = _Form(boundary, stream, file_bytes_max)
             await _receive(request, form)

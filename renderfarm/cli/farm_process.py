@@ -34,6 +34,7 @@ def announced_url(settings: Settings) -> str | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FarmUnavailable(f"cannot read {settings.runtime / 'farm.json'}: {error}") from error
+    # A farm that was killed leaves its address behind.
     return url if isinstance(url, str) and _answers(url) else None
 
 
@@ -137,32 +138,42 @@ class EmbeddedFarm:
 
     def __init__(self, settings: Settings) -> None:
         settings.data.mkdir(parents=True, exist_ok=True)
-        self.data = Path(tempfile.mkdtemp(prefix="render-", dir=settings.data))
-        self.log = self.data / "farm.log"
-        with self.log.open("wb") as log:
-            self._process = FarmProcess(["--data", str(self.data), "--port", "0"], log)
-        self._failed = False
+        self._data = Path(tempfile.mkdtemp(prefix="render-", dir=settings.data))
+        self._is_broken = False
+        with self._stderr.open("wb") as log:
+            self._process = FarmProcess(["--data", str(self._data), "--port", "0"], log)
+
+    @property
+    def _stderr(self) -> Path:
+        return self._data / "stderr.log"
 
     def start(self) -> str:
         """Return the URL once the farm is ready.
 
         Raises:
-            FarmUnavailable: it did not start; its log stays where ``log`` says.
+            FarmUnavailable: it did not start; its folder stays, for its logs.
         """
         try:
             return str(self._process.wait_ready()["url"])
-        except FarmUnavailable:
-            self._failed = True
-            raise
+        except FarmUnavailable as error:
+            raise self.broken(str(error)) from error
+
+    def broken(self, why: str) -> FarmUnavailable:
+        """Return the error of a farm that does not start or ended by itself; its folder will stay."""
+        self._is_broken = True
+        return FarmUnavailable(f"{why} (its logs are in {self._data})")
 
     @property
     def is_running(self) -> bool:
         return self._process.is_running
 
     def last_log_lines(self) -> list[str]:
-        """Return the end of the farm's log."""
-        with self.log.open(errors="replace") as log:
-            return [line.rstrip() for line in deque(log, maxlen=_LOG_LINES_SHOWN)]
+        """Return the end of what the farm wrote."""
+        lines: deque[str] = deque(maxlen=_LOG_LINES_SHOWN)
+        for path in (self._stderr, *sorted(self._data.glob("logs/*.log"))):
+            with path.open(errors="replace") as log:
+                lines.extend(line.rstrip() for line in log)
+        return list(lines)
 
     def __enter__(self) -> EmbeddedFarm:
         return self
@@ -171,5 +182,5 @@ class EmbeddedFarm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.stop()
-        if not self._failed:
-            shutil.rmtree(self.data)
+        if not self._is_broken:
+            shutil.rmtree(self._data)

@@ -1,0 +1,184 @@
+"""``renderfarm render``: one scene, from the file to its frames."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from renderfarm.cli import exit_codes, options
+from renderfarm.cli.console import say, say_error, show_json
+from renderfarm.cli.display import open_display
+from renderfarm.cli.farm_process import EmbeddedFarm, find_farm
+from renderfarm.cli.fetching import Outputs, check_writable
+from renderfarm.cli.following import follow_task
+from renderfarm.cli.scenes import check_scene, own_output_folder, packed_scene, upload_scene, wait_inspected, working
+from renderfarm.client import JSON, FarmClient
+from renderfarm.domain.render_settings import Device, RenderSettings
+from renderfarm.errors import FarmUnavailable, RenderfarmError
+from renderfarm.packing import Package
+from renderfarm.settings import Settings
+
+
+@dataclass(kw_only=True)
+class _Order:
+    """What one call of ``render`` is to do, and how far it is."""
+
+    scene: Path
+    settings: RenderSettings
+    folder: Path | None
+    """Where the outputs go; None until the file has told."""
+    name: str
+    priority: int
+    task_id: str | None = None
+    outputs: Outputs | None = None
+    ended: JSON | None = field(default=None)
+    """The task's last status."""
+
+
+def render(
+    scene: options.Scene,
+    frames: options.Frames = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files (default: the file's own).")
+    ] = None,
+    camera: options.Camera = None,
+    scene_name: options.SceneName = None,
+    view_layer: options.ViewLayer = None,
+    engine: options.EngineName = None,
+    samples: options.Samples = None,
+    resolution: options.Resolution = None,
+    percent: options.Percent = None,
+    image_format: options.Format = None,
+    device: options.DeviceName = Device.AUTO,
+    blender: options.BlenderVersion = None,
+    frame_timeout: options.FrameTimeout = None,
+    allow_missing: options.AllowMissing = False,
+    name: options.Name = None,
+    priority: options.Priority = 50,
+    as_json: options.Json = False,
+) -> int:
+    """Render a scene and wait for its files: on the farm that runs here, else on one just for this."""
+    width_px, height_px = options.parse_resolution(resolution)
+    settings = RenderSettings(
+        frames=frames,
+        camera=camera,
+        scene=scene_name,
+        view_layer=view_layer,
+        engine=engine,
+        samples=samples,
+        resolution_x_px=width_px,
+        resolution_y_px=height_px,
+        percent=percent,
+        format=image_format,
+        device=device,
+        blender=blender,
+        allow_missing=allow_missing,
+        frame_timeout_s=frame_timeout,
+    )
+    order = _Order(scene=scene, settings=settings, folder=output, name=name or scene.stem, priority=priority)
+    try:
+        _carry_out(order)
+    except KeyboardInterrupt:
+        say("Interrupted." if order.task_id is None else f"Interrupted; task {order.task_id} is cancelled.")
+        if as_json:
+            show_json(_result(order, "cancelled", {"code": "interrupted", "message": "interrupted"}))
+        return exit_codes.INTERRUPTED
+    assert order.ended is not None
+    if as_json:
+        show_json(_result(order, order.ended["status"], order.ended["error"]))
+    return _tell_ending(order, order.ended)
+
+
+def _carry_out(order: _Order) -> None:
+    """Everything that can be known to be wrong is found before a farm starts, the rest before anything is queued."""
+    check_scene(order.scene)
+    if order.folder is not None:
+        check_writable(order.folder)
+    with _interruptible(), packed_scene(order.scene, allow_missing=order.settings.allow_missing) as package:
+        with ExitStack() as stack:
+            url, embedded = _farm(Settings(), stack)
+            client = stack.enter_context(FarmClient(url))
+            try:
+                _submit(client, order, package)
+                _follow(client, order, embedded)
+            except KeyboardInterrupt:
+                _cancel(url, order)
+                raise
+            except FarmUnavailable as error:
+                if embedded is not None and not embedded.is_running:
+                    raise embedded.broken("the farm ended by itself") from error
+                raise
+
+
+def _farm(settings: Settings, stack: ExitStack) -> tuple[str, EmbeddedFarm | None]:
+    url = find_farm(settings)
+    if url is not None:
+        say(f"Using the farm at {url}")
+        return url, None
+    with working("Starting the farm"):
+        farm = stack.enter_context(EmbeddedFarm(settings))
+        return farm.start(), farm
+
+
+def _submit(client: FarmClient, order: _Order, package: Package) -> None:
+    asset = wait_inspected(client, upload_scene(client, order.scene, package))
+    if order.folder is None:
+        order.folder = own_output_folder(order.scene, asset, order.settings.scene)
+        check_writable(order.folder)
+    task = client.submit_task(
+        asset["id"], options.settings_json(order.settings), name=order.name, priority=order.priority
+    )
+    order.task_id = task["id"]
+    order.outputs = Outputs(client, task["id"], order.folder)
+
+
+def _follow(client: FarmClient, order: _Order, embedded: EmbeddedFarm | None) -> None:
+    assert order.task_id is not None
+    assert order.outputs is not None
+
+    def is_alive() -> bool:
+        return embedded is None or embedded.is_running
+
+    with open_display(order.name) as display:
+        order.ended = follow_task(client, order.task_id, display, order.outputs, is_alive=is_alive)
+
+
+def _cancel(url: str, order: _Order) -> None:
+    """Cancel the task after Ctrl-C, on a new connection: the old one may be in the middle of an answer."""
+    if order.task_id is None:
+        return
+    try:
+        with FarmClient(url) as client:
+            client.cancel_task(order.task_id)
+    except RenderfarmError as error:
+        say(f"Task {order.task_id} could not be cancelled: {error}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a termination signal do what Ctrl-C does, so that no farm is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _result(order: _Order, status: str, error: JSON | None) -> JSON:
+    outputs = [] if order.outputs is None else order.outputs.as_json()
+    return {"task_id": order.task_id, "status": status, "error": error, "outputs": outputs}
+
+
+def _tell_ending(order: _Order, ended: JSON) -> int:
+    if ended["error"] is not None:
+        say_error(f"{order.name}: {ended['error']['message']}")
+    elif ended["status"] != "completed":
+        say_error(f"{order.name} was {ended['status']}")
+    say(f"{ended['frames_done']} of {ended['frames_total']} frames are in {order.folder}")
+    return exit_codes.of_task(ended)

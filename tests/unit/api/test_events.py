@@ -1,0 +1,79 @@
+"""Event streams: what they send, where they go on, when they end."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+
+from renderfarm.auth import LOCAL_OWNER
+from renderfarm.services import tasks
+from serve_app.app import create_app
+from tests.unit.api.world import World, serving
+
+
+def events_in(answer: httpx2.Response) -> list[httpx2.ServerSentEvent]:
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    return list(httpx2.EventSource(answer))
+
+
+def test_ended_task(api: TestClient, world: World) -> None:
+    task = world.task()
+    world.finish(task)
+    log = api.get(f"/api/tasks/{task.id}/log").json()["items"]
+    events = events_in(api.get(f"/api/tasks/{task.id}/events"))
+    assert [(int(event.id), event.event) for event in events] == [(entry["id"], entry["event"]) for entry in log]
+    data = json.loads(events[-1].data)
+    assert data == {"id": log[-1]["id"], "task_id": task.id, "unit_id": None, "revision": log[-1]["revision"]}
+
+
+def test_resume(api: TestClient, world: World) -> None:
+    task = world.task()
+    world.finish(task)
+    path = f"/api/tasks/{task.id}/events"
+    ids = [event.id for event in events_in(api.get(path))]
+    assert [event.id for event in events_in(api.get(path, headers={"Last-Event-ID": ids[2]}))] == ids[3:]
+    assert [event.id for event in events_in(api.get(path, params={"after": ids[2]}))] == ids[3:]
+    # All seen and nothing to come: 204 keeps browsers from connecting again.
+    assert api.get(path, headers={"Last-Event-ID": ids[-1]}).status_code == 204
+    assert api.get(path, headers={"Last-Event-ID": "x"}).json()["code"] == "invalid_input"
+    assert api.get(path, headers={"Last-Event-ID": str(10**30)}).status_code == 422
+
+
+@pytest.fixture
+def farm_url(world: World) -> Iterator[str]:
+    with serving(create_app(world.farm)) as url:
+        yield url
+
+
+def test_running_task(world: World, farm_url: str) -> None:
+    """The stream of a task is live, and ends with the task."""
+    task = world.task(frames="1")
+    rendering = threading.Timer(0.3, world.finish, [task])
+    rendering.start()
+    answer = httpx2.get(f"{farm_url}/api/tasks/{task.id}/events", timeout=20)
+    rendering.join()
+    names = [event.event for event in events_in(answer)]
+    assert names[0] == "task.submitted"
+    assert names[-1] == "task.state"
+    assert "frame.committed" in names
+
+
+def test_whole_farm(world: World, farm_url: str) -> None:
+    task = world.task()
+    with httpx2.Client() as client, client.sse(f"{farm_url}/api/events", timeout=20) as source:
+        assert source.response.headers["content-type"].startswith("text/event-stream")
+        # Only what comes from now on.
+        tasks.pause_task(world.farm, LOCAL_OWNER, task.id)
+        event = next(iter(source))
+        assert (event.event, json.loads(event.data)["task_id"]) == ("task.state", task.id)
+    with client_sse(f"{farm_url}/api/events", {"Last-Event-ID": "0"}) as source:
+        assert next(iter(source)).id == "1"
+
+
+def client_sse(url: str, headers: dict[str, str]):  # type: ignore[no-untyped-def]
+    return httpx2.Client().sse(url, headers=headers, timeout=20)

@@ -1,0 +1,30 @@
+"""A real farm on SQLite, with a clock that stands still and no workers but those a test writes down."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from renderfarm.ports import Farm
+from renderfarm.wiring import close_farm
+from tests.unit.services.story import Clock, Story, make_farm
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def farm(tmp_path: Path, clock: Clock) -> Iterator[Farm]:
+    farm = make_farm(tmp_path, clock, itertools.count(1))
+    yield farm
+    close_farm(farm)
+
+
+@pytest.fixture
+def story(farm: Farm, clock: Clock) -> Story:
+    return Story(farm, clock)

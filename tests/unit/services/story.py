@@ -1,0 +1,219 @@
+"""Telling what happens on a farm in short sentences: submit, admit, place, commit, fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from renderfarm.auth import LOCAL_OWNER
+from renderfarm.domain.facts import SceneFacts, SceneInfo
+from renderfarm.domain.failures import Failure, FailureKind
+from renderfarm.domain.leases import AttemptReport, Lease, RenderedFile
+from renderfarm.domain.models import Asset, AssetFile, LogEntry, Output, Task, Unit, Worker
+from renderfarm.domain.policy import Slot
+from renderfarm.domain.render_settings import RenderSettings
+from renderfarm.domain.states import AssetState, WorkerState
+from renderfarm.ports import Farm
+from renderfarm.services import admission, placement, results, tasks
+from renderfarm.settings import Settings
+from renderfarm.wiring import prepare_farm
+
+BLENDER = "4.5.15"
+REPORT = AttemptReport(log_digest=None, peak_memory_bytes=1 << 20)
+
+
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class QuietCompute:
+    """A living side with nobody alive, which remembers that it was woken."""
+
+    woken: int = 0
+    logs: dict[tuple[str, int], bytes] = field(default_factory=dict)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def live_log(
+        self, worker_id: str, unit_id: str, attempt: int, offset: int, limit: int, tail: int | None
+    ) -> tuple[int, bytes] | None:
+        log = self.logs.get((unit_id, attempt))
+        if log is None:
+            return None
+        start = offset if tail is None else max(0, len(log) - tail)
+        return start, log[start : start + limit]
+
+    def answers(self) -> dict[str, str]:
+        return {"scheduler": "ok"}
+
+
+def make_farm(data: Path, clock: Clock, numbers: Iterator[int]) -> Farm:
+    farm = prepare_farm(Settings(data=data, runtime=data / "runtime"), QuietCompute())
+    return replace(farm, clock=clock, random=lambda: 1.0, new_id=lambda: f"{next(numbers):026d}")
+
+
+def scene_info(**changes: object) -> SceneInfo:
+    info = SceneInfo(
+        name="Scene",
+        engine="CYCLES",
+        frame_start=1,
+        frame_end=3,
+        frame_step=1,
+        frame_current=1,
+        fps=24.0,
+        resolution_x_px=320,
+        resolution_y_px=180,
+        percent=100,
+        cameras=("Camera",),
+        camera="Camera",
+        view_layers=("ViewLayer",),
+        file_format="PNG",
+        is_movie=False,
+        output_path="//render/",
+        samples=16,
+    )
+    return replace(info, **changes)  # type: ignore[arg-type]
+
+
+def scene_facts(*scenes: SceneInfo, **changes: object) -> SceneFacts:
+    scenes = scenes or (scene_info(),)
+    facts = SceneFacts(
+        blender_version=BLENDER,
+        file_version="4.5",
+        active_scene=scenes[0].name,
+        scenes=scenes,
+        missing_files=(),
+        libraries=(),
+        memory_bytes=100 << 20,
+        has_scripts=False,
+    )
+    return replace(facts, **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class Story:
+    farm: Farm
+    clock: Clock
+    epoch: int = 0
+
+    def lead(self) -> int:
+        self.epoch = placement.take_leadership(self.farm, "test")
+        return self.epoch
+
+    def worker(self, worker_id: str = "w1", versions: tuple[str, ...] = (BLENDER,)) -> Worker:
+        worker = Worker(
+            id=worker_id,
+            node="node",
+            address="127.0.0.1",
+            pid=1,
+            state=WorkerState.IDLE,
+            blender_versions=versions,
+            threads=1,
+            memory_bytes=1 << 30,
+            gpus=0,
+            labels={},
+            open_scene=None,
+            unit_id=None,
+            consecutive_failures=0,
+            set_aside_until=None,
+            set_aside_reason=None,
+            last_seen_at=self.clock(),
+            started_at=self.clock(),
+        )
+        placement.record_worker(self.farm, worker)
+        return worker
+
+    def asset(self, facts: SceneFacts | None = None, state: AssetState = AssetState.READY) -> Asset:
+        asset = Asset(
+            id=self.farm.new_id(),
+            project_id="default",
+            owner="local",
+            name="shot",
+            version=1,
+            main_file="shot.blend",
+            files=(AssetFile(path="shot.blend", digest="0" * 64, size_bytes=10),),
+            file_version="4.5",
+            state=state,
+            facts=(facts or scene_facts()) if state is AssetState.READY else None,
+            failure=None,
+            created_at=self.clock(),
+        )
+        with self.farm.database.write() as tx:
+            asset = replace(asset, version=tx.assets.latest_version("default", "shot") + 1)
+            tx.assets.add(asset)
+        return asset
+
+    def submit(self, asset: Asset | None = None, priority: int = 50, **settings: object) -> Task:
+        return tasks.submit_task(
+            self.farm,
+            LOCAL_OWNER,
+            asset_id=(asset or self.asset()).id,
+            settings=RenderSettings(**settings),  # type: ignore[arg-type]
+            name=None,
+            priority=priority,
+        )
+
+    def admitted(self, asset: Asset | None = None, priority: int = 50, **settings: object) -> Task:
+        """Submit a task and let the scheduler take it in."""
+        if not self.epoch:
+            self.lead()
+        self.worker()
+        task = self.submit(asset, priority, **settings)
+        self.admit()
+        return self.task(task.id)
+
+    def admit(self) -> None:
+        admission.relay_outbox(self.farm)
+        admission.admit_queued(self.farm, self.epoch)
+
+    def place(self, *worker_ids: str) -> list[Lease]:
+        slots = [
+            Slot(worker_id=worker_id, free=True, blenders=frozenset({BLENDER}), gpus=0, open_scene=None)
+            for worker_id in worker_ids or ("w1",)
+        ]
+        return placement.place_units(self.farm, self.epoch, slots, {slot.worker_id: "node" for slot in slots})
+
+    def commit(self, lease: Lease) -> list[Output]:
+        """Commit every frame of a lease's unit that is still to do."""
+        assignment = results.begin(self.farm, lease)
+        committed: list[Output] = []
+        for frame in assignment.frames:
+            files = [RenderedFile(name=f"{frame:04d}.png", digest=f"{frame:064x}", size_bytes=7)]
+            committed += results.commit_frame(self.farm, lease, frame, files, 2.0, REPORT)
+        return committed
+
+    def fail(self, lease: Lease, kind: FailureKind = FailureKind.CRASH) -> None:
+        results.fail(self.farm, lease, Failure(kind=kind, message="it broke"), REPORT)
+
+    def run_all(self) -> None:
+        """Place and commit until nothing is ready."""
+        while leases := self.place():
+            for lease in leases:
+                self.commit(lease)
+
+    def task(self, task_id: str) -> Task:
+        return tasks.get_task(self.farm, LOCAL_OWNER, task_id)
+
+    def units(self, task_id: str) -> list[Unit]:
+        with self.farm.database.read() as tx:
+            return list(tx.units.of_task(task_id).items)
+
+    def outputs(self, task_id: str) -> list[Output]:
+        with self.farm.database.read() as tx:
+            return list(tx.outputs.of_task(task_id).items)
+
+    def log(self, task_id: str) -> list[LogEntry]:
+        with self.farm.database.read() as tx:
+            return tx.log.page(task_id=task_id)
