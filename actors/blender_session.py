@@ -92,6 +92,7 @@ class BlenderSession:
             if not isinstance(reply, protocol.Ready):
                 raise protocol.ProtocolError(f"{type(reply).__name__} instead of Ready")
         except BaseException:
+            session.kill()
             await session.close()
             raise
         session._blender_version = reply.blender_version

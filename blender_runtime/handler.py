@@ -56,6 +56,7 @@ class Handler:
         with progress.reporting(self._scene, lambda reply: self._reply(request_id, reply)) as report:
             for frame in request.frames:
                 report.begin(frame)
+                report.tell("Starting")
                 started = time.perf_counter()
                 files = script["render_frame"](self._scene, frame, request.output_dir)
                 took_s = time.perf_counter() - started

@@ -14,52 +14,64 @@ from blender_runtime.protocol import Progress
 
 INTERVAL_S = 0.2
 
-# Cycles writes "Sample 3/16", EEVEE "Rendering 3 / 16 samples".
-_SAMPLE = re.compile(r"(?:Sample|Rendering)\s+(\d+)\s*/\s*(\d+)")
+# Cycles writes "Sample 3/16", for large pictures "Rendered 1/4 Tiles, Sample 3/16"; EEVEE "Rendering 3 / 16 samples".
+_SAMPLE = re.compile(r"(?:Rendered (\d+)/(\d+) Tiles, )?(?:Sample|Rendering) (\d+) ?/ ?(\d+)")
 
 
 class Reporter:
-    """Turns Blender's statistics into progress, at most every ``INTERVAL_S``."""
+    """Turns Blender's statistics into progress, at most every ``INTERVAL_S``.
 
-    def __init__(self, layers: list[str], send: Callable[[Progress], None]) -> None:
-        self._layers = layers
+    A frame takes a pass for each of its view layers and views. Not every Blender names the layer in work, but in
+    all of them the samples start anew with each.
+    """
+
+    def __init__(self, passes: int, send: Callable[[Progress], None]) -> None:
+        self._passes = passes
         self._send = send
-        self._frame = 0
-        self._fraction = 0.0
-        self._sent_at = 0.0
+        self.begin(0)
 
     def begin(self, frame: int) -> None:
-        """Start another frame, and say so."""
-        self._frame, self._fraction, self._sent_at = frame, 0.0, 0.0
-        self.update("")
+        """Start another frame."""
+        self._frame = frame
+        self._passes_done = 0
+        self._share = 0.0
+        """Share of the pass in work that is done, 0 to 1."""
+        self._sent_at = 0.0
 
     def update(self, statistics: str) -> None:
         """Take in a line such as ``Fra:1 Mem:8.39M … | Scene, ViewLayer | Sample 3/16``."""
-        # It never falls, as several passes of one frame may each count their own samples.
-        self._fraction = max(self._fraction, fraction(statistics, self._layers))
+        share = _share_done(statistics)
+        if share is not None:
+            self._passes_done += share < self._share
+            self._share = share
         now = time.monotonic()
         if now - self._sent_at >= INTERVAL_S:
             self._sent_at = now
-            note = statistics.rpartition(" | ")[2].strip()
-            memory = peak_memory_bytes()
-            self._send(Progress(frame=self._frame, fraction=self._fraction, note=note[:200], memory_bytes=memory))
+            self.tell(statistics.rpartition(" | ")[2].strip())
+
+    def tell(self, note: str) -> None:
+        """Send the present progress."""
+        fraction = min(1.0, (self._passes_done + self._share) / self._passes)
+        progress = Progress(frame=self._frame, fraction=fraction, note=note[:200], memory_bytes=peak_memory_bytes())
+        self._send(progress)
 
 
-def fraction(statistics: str, layers: list[str]) -> float:
-    """Return the share that is done, 0 to 1, each of the view layers (``Scene, ViewLayer``) counting the same."""
-    sample = _SAMPLE.search(statistics)
-    if sample is None or int(sample[2]) == 0:
-        return 0.0
-    parts = statistics.split(" | ")
-    before = next((index for index, layer in enumerate(layers) if layer in parts), 0)
-    return min(1.0, (before + int(sample[1]) / int(sample[2])) / max(1, len(layers)))
+def _share_done(statistics: str) -> float | None:
+    """Return the share of the samples of a pass that are done, or None where the line tells of other things."""
+    match = _SAMPLE.search(statistics)
+    if match is None:
+        return None
+    tiles_done, tiles, samples_done, samples = (int(number or 0) for number in match.groups())
+    return min(1.0, (tiles_done + samples_done / max(1, samples)) / max(1, tiles))
 
 
 @contextlib.contextmanager
 def reporting(scene: bpy.types.Scene, send: Callable[[Progress], None]) -> Iterator[Reporter]:
     """Report the progress of what is rendered inside the ``with`` block."""
-    layers = [f"{scene.name}, {layer.name}" for layer in scene.view_layers if layer.use]
-    reporter = Reporter(layers, send)
+    render = scene.render
+    layers = sum(layer.use for layer in scene.view_layers)
+    views = sum(view.use for view in render.views) if render.use_multiview else 1
+    reporter = Reporter(max(1, layers * views), send)
 
     def on_statistics(statistics: str, *_: object) -> None:
         reporter.update(statistics)

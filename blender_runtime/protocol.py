@@ -187,7 +187,9 @@ def _value(where: str, hint: Any, value: Any) -> Any:
 # --- what Blender's words mean -------------------------------------------------------------------------------
 
 _OUT_OF_MEMORY = re.compile(r"out of (\w+ )*memory|[cm]alloc\w* returns null|bad_alloc|cannot allocate memory")
-_STORAGE = re.compile(r"no space left|(could not|couldn't|cannot) (write|save)|disk quota exceeded|read-only file system")
+_STORAGE = re.compile(
+    r"no space left|(could not|couldn't|cannot) (write|save)|disk quota exceeded|read-only file system"
+)
 
 
 def failure_kind(text: str, default: str) -> str:

@@ -32,6 +32,7 @@ _ENGINES = {
     "eevee": ("BLENDER_EEVEE_NEXT", "BLENDER_EEVEE"),
     "workbench": ("BLENDER_WORKBENCH",),
 }
+_PROBE_BYTES = 64 * 2**10
 _GPU_KINDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")
 
 
@@ -89,8 +90,6 @@ def apply_settings(unit: dict[str, Any]) -> bpy.types.Scene:
     _shape_picture(scene.render, unit)
     if scene.render.engine == "CYCLES":
         _use_device(scene, unit["device"])
-    if scene.camera is None and not scene.render.use_sequencer:
-        raise UnitError("script_error", f"scene {scene.name!r} has no camera")
     return scene
 
 
@@ -206,6 +205,7 @@ def render_frame(scene: bpy.types.Scene, frame: int, output_dir: str) -> list[st
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         if not files:
             raise UnitError("storage", f"Blender wrote no file for frame {frame}")
+        _check_room(Path(folder))
         for path in files:
             if path.stat().st_size == 0:
                 raise UnitError("storage", f"Blender wrote an empty file {path.name} for frame {frame}")
@@ -234,6 +234,19 @@ def _render_into(scene: bpy.types.Scene, frame: int, folder: str) -> None:
 def _literal(path: str) -> str:
     """Return a path that Blender takes as it is: since 4.5 it reads braces as a template."""
     return path.replace("{", "{{").replace("}", "}}") if bpy.app.version >= (4, 5, 0) else path
+
+
+def _check_room(folder: Path) -> None:
+    """Write a little more than Blender did, as on a full disk it leaves a truncated PNG or EXR and says nothing.
+
+    Measured with 4.5 and 5.2. What is left of a full disk is less than a block.
+    """
+    probe = folder / "probe"
+    try:
+        probe.write_bytes(bytes(_PROBE_BYTES))
+    except OSError as error:
+        raise UnitError("storage", f"the disk of {folder.parent} is full: {error.strerror}") from error
+    probe.unlink()
 
 
 def _move(source: Path, target: Path) -> str:

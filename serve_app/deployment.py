@@ -44,6 +44,8 @@ def application(settings: Settings) -> Application:
         # replica would not bring it back.
         health_check_period_s=5,
         health_check_timeout_s=30,
+        # A line for each poll of each client would bury what matters.
+        logging_config={"enable_access_log": False},
         # Event streams do not end by themselves: what is still open after this is cut.
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=3,

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -103,6 +104,7 @@ def _running_ray(settings: Settings) -> Iterator[None]:
     """Run a Ray of our own in a short temporary folder: its socket paths must stay below 107 bytes."""
     folder = tempfile.mkdtemp(prefix="renderfarm-")
     before = _children()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
             address="local",
@@ -114,6 +116,8 @@ def _running_ray(settings: Settings) -> Iterator[None]:
             _temp_dir=folder,
             _node_ip_address="127.0.0.1",
         )
+        for number, handler in handlers.items():  # Ray puts its own in their place, which end the process at once
+            signal.signal(number, handler)
         yield
     finally:
         ray.shutdown()

@@ -50,7 +50,7 @@ class Envelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, _receive_or_gone(scope, receive), send_with_headers)
         except ClientDisconnect:
             _log.info("%s %s: the client went away, request %s", scope["method"], scope["path"], request_id)
         except Exception:
@@ -65,6 +65,19 @@ class Envelope:
             headers[name] = value
         if self._send_request_id:
             headers["X-Request-Id"] = request_id
+
+
+def _receive_or_gone(scope: Scope, receive: Receive) -> Receive:
+    """Let a connection that breaks look as ASGI wants it; Ray Serve raises the error of the proxy's death."""
+
+    async def receive_or_gone() -> Message:
+        try:
+            return await receive()
+        except Exception as error:  # noqa: BLE001 - whatever a server says here, the connection is gone
+            _log.info("%s %s: lost the connection: %r", scope["method"], scope["path"], error)
+            return {"type": "http.disconnect"}
+
+    return receive_or_gone
 
 
 class LoopbackOnly:

@@ -47,9 +47,15 @@ def describe(app: FastAPI) -> None:
 
 
 def _complete(page: dict[str, Any]) -> None:
+    schemas = page["components"]["schemas"]
     for model in (Problem, Event):
-        page["components"]["schemas"][model.__name__] = model.model_json_schema()
+        schemas[model.__name__] = model.model_json_schema()
+    # FastAPI's own error body, which this API never sends: routes that can find a request invalid say so themselves.
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
     unexpected = problem_responses(500)[500]
     for path in page["paths"].values():
         for operation in path.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
             operation["responses"]["500"] = unexpected

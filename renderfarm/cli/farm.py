@@ -9,7 +9,7 @@ import typer
 
 from renderfarm.cli import exit_codes, options
 from renderfarm.cli.console import say, show, show_json, show_table, size
-from renderfarm.cli.farm_process import FarmProcess, announced_url, require_farm
+from renderfarm.cli.farm_process import FarmProcess, announced_url, interruptible, require_farm
 from renderfarm.cli.scenes import working
 from renderfarm.client import FarmClient
 from renderfarm.errors import Conflict, FarmUnavailable
@@ -26,7 +26,11 @@ def up(
     if running is not None:
         raise Conflict(f"a farm already runs on this machine, at {running}")
     given = [*([] if port is None else ["--port", str(port)]), *([] if data is None else ["--data", str(data)])]
-    farm = FarmProcess(["--announce", *given])
+    with interruptible():
+        return _run(FarmProcess(["--announce", *given]), as_json=as_json)
+
+
+def _run(farm: FarmProcess, *, as_json: bool) -> int:
     try:
         with working("Starting the farm"):
             news = farm.wait_ready()

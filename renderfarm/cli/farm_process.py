@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from renderfarm.cli.console import say
 from renderfarm.client import FarmClient
 from renderfarm.errors import FarmUnavailable
 from renderfarm.settings import Settings
@@ -68,6 +71,20 @@ def _answers(url: str) -> bool:
         return client.is_alive()
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a termination signal do what Ctrl-C does, so that no farm is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _SilentFarm(FarmUnavailable):
+    """The farm did not start and did not say why; its log may."""
+
+
 class FarmProcess:
     """``python -m serve_app`` as a child, which ends with its parent whatever ends that: its stdin is our pipe."""
 
@@ -100,9 +117,9 @@ class FarmProcess:
         try:
             line = self._lines.get(timeout=timeout_s)
         except queue.Empty:
-            raise FarmUnavailable(f"the farm was not ready within {timeout_s:.0f} s") from None
+            raise _SilentFarm(f"the farm was not ready within {timeout_s:.0f} s") from None
         if line is None:
-            raise FarmUnavailable(f"the farm did not start: it {self._ending()}")
+            raise _SilentFarm(f"the farm did not start: it {self._ending()}")
         news: dict[str, Any] = json.loads(line)
         if news["event"] != "ready":
             raise FarmUnavailable(f"the farm did not start: {news['error']}")
@@ -156,6 +173,9 @@ class EmbeddedFarm:
         try:
             return str(self._process.wait_ready()["url"])
         except FarmUnavailable as error:
+            if isinstance(error, _SilentFarm):
+                for line in self._last_log_lines():
+                    say(line)
             raise self.broken(str(error)) from error
 
     def broken(self, why: str) -> FarmUnavailable:
@@ -167,13 +187,9 @@ class EmbeddedFarm:
     def is_running(self) -> bool:
         return self._process.is_running
 
-    def last_log_lines(self) -> list[str]:
-        """Return the end of what the farm wrote."""
-        lines: deque[str] = deque(maxlen=_LOG_LINES_SHOWN)
-        for path in (self._stderr, *sorted(self._data.glob("logs/*.log"))):
-            with path.open(errors="replace") as log:
-                lines.extend(line.rstrip() for line in log)
-        return list(lines)
+    def _last_log_lines(self) -> list[str]:
+        with self._stderr.open(errors="replace") as log:
+            return [line.rstrip() for line in deque(log, maxlen=_LOG_LINES_SHOWN)]
 
     def __enter__(self) -> EmbeddedFarm:
         return self

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +41,9 @@ Percent = Annotated[int | None, _setting("--percent", metavar="N", text="Scale o
 Format = Annotated[ImageFormat | None, _setting("--format", text="Format of the files.", case_sensitive=False)]
 DeviceName = Annotated[Device, _setting("--device", text="What renders: auto, cpu or gpu.", case_sensitive=False)]
 BlenderVersion = Annotated[str | None, _setting("--blender", metavar="VERSION", text="A Blender version, as 4.5.")]
-FrameTimeout = Annotated[float | None, _setting("--frame-timeout", metavar="SECONDS", text="The longest a frame takes.")]
+FrameTimeout = Annotated[
+    float | None, _setting("--frame-timeout", metavar="SECONDS", text="The longest a frame takes.")
+]
 
 _RESOLUTION = re.compile(r"(\d{1,9})[xX×](\d{1,9})", re.ASCII)
 
@@ -55,6 +60,60 @@ def parse_resolution(text: str | None) -> tuple[int | None, int | None]:
     if match is None:
         raise InvalidSettings(f"{text[:40]!r} is not a resolution; write 1920x1080")
     return int(match[1]), int(match[2])
+
+
+def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command all the options of render settings in the place of its parameter ``settings``."""
+    own = inspect.signature(command, eval_str=True)
+    shared = inspect.signature(_settings, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def with_settings(**given: Any) -> int:
+        settings = _settings(**{name: given.pop(name) for name in shared})
+        return command(settings=settings, **given)
+
+    rest = [parameter for name, parameter in own.parameters.items() if name != "settings"]
+    # The scene comes first, then what to render, then everything else.
+    ordered = [rest[0], *shared.values(), *rest[1:]]
+    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in ordered]
+    with_settings.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+    with_settings.__annotations__ = {parameter.name: parameter.annotation for parameter in named} | {"return": int}
+    return with_settings
+
+
+def _settings(
+    *,
+    frames: Frames = None,
+    camera: Camera = None,
+    scene_name: SceneName = None,
+    view_layer: ViewLayer = None,
+    engine: EngineName = None,
+    samples: Samples = None,
+    resolution: Resolution = None,
+    percent: Percent = None,
+    image_format: Format = None,
+    device: DeviceName = Device.AUTO,
+    blender: BlenderVersion = None,
+    frame_timeout: FrameTimeout = None,
+    allow_missing: AllowMissing = False,
+) -> RenderSettings:
+    width_px, height_px = parse_resolution(resolution)
+    return RenderSettings(
+        frames=frames,
+        camera=camera,
+        scene=scene_name,
+        view_layer=view_layer,
+        engine=engine,
+        samples=samples,
+        resolution_x_px=width_px,
+        resolution_y_px=height_px,
+        percent=percent,
+        format=image_format,
+        device=device,
+        blender=blender,
+        allow_missing=allow_missing,
+        frame_timeout_s=frame_timeout,
+    )
 
 
 def settings_json(settings: RenderSettings) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +12,12 @@ import typer
 from renderfarm.cli import exit_codes, options
 from renderfarm.cli.console import say, say_error, show_json
 from renderfarm.cli.display import open_display
-from renderfarm.cli.farm_process import EmbeddedFarm, find_farm
+from renderfarm.cli.farm_process import EmbeddedFarm, find_farm, interruptible
 from renderfarm.cli.fetching import Outputs, check_writable
 from renderfarm.cli.following import follow_task
 from renderfarm.cli.scenes import check_scene, own_output_folder, packed_scene, upload_scene, wait_inspected, working
 from renderfarm.client import JSON, FarmClient
-from renderfarm.domain.render_settings import Device, RenderSettings
+from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.errors import FarmUnavailable, RenderfarmError
 from renderfarm.packing import Package
 from renderfarm.settings import Settings
@@ -41,46 +39,19 @@ class _Order:
     """The task's last status."""
 
 
+@options.takes_settings
 def render(
     scene: options.Scene,
-    frames: options.Frames = None,
+    settings: RenderSettings,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the files (default: the file's own).")
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the files (default: the file's own)."),
     ] = None,
-    camera: options.Camera = None,
-    scene_name: options.SceneName = None,
-    view_layer: options.ViewLayer = None,
-    engine: options.EngineName = None,
-    samples: options.Samples = None,
-    resolution: options.Resolution = None,
-    percent: options.Percent = None,
-    image_format: options.Format = None,
-    device: options.DeviceName = Device.AUTO,
-    blender: options.BlenderVersion = None,
-    frame_timeout: options.FrameTimeout = None,
-    allow_missing: options.AllowMissing = False,
     name: options.Name = None,
     priority: options.Priority = 50,
     as_json: options.Json = False,
 ) -> int:
     """Render a scene and wait for its files: on the farm that runs here, else on one just for this."""
-    width_px, height_px = options.parse_resolution(resolution)
-    settings = RenderSettings(
-        frames=frames,
-        camera=camera,
-        scene=scene_name,
-        view_layer=view_layer,
-        engine=engine,
-        samples=samples,
-        resolution_x_px=width_px,
-        resolution_y_px=height_px,
-        percent=percent,
-        format=image_format,
-        device=device,
-        blender=blender,
-        allow_missing=allow_missing,
-        frame_timeout_s=frame_timeout,
-    )
     order = _Order(scene=scene, settings=settings, folder=output, name=name or scene.stem, priority=priority)
     try:
         _carry_out(order)
@@ -100,20 +71,23 @@ def _carry_out(order: _Order) -> None:
     check_scene(order.scene)
     if order.folder is not None:
         check_writable(order.folder)
-    with _interruptible(), packed_scene(order.scene, allow_missing=order.settings.allow_missing) as package:
-        with ExitStack() as stack:
-            url, embedded = _farm(Settings(), stack)
-            client = stack.enter_context(FarmClient(url))
-            try:
-                _submit(client, order, package)
-                _follow(client, order, embedded)
-            except KeyboardInterrupt:
-                _cancel(url, order)
-                raise
-            except FarmUnavailable as error:
-                if embedded is not None and not embedded.is_running:
-                    raise embedded.broken("the farm ended by itself") from error
-                raise
+    with (
+        interruptible(),
+        packed_scene(order.scene, allow_missing=order.settings.allow_missing) as package,
+        ExitStack() as stack,
+    ):
+        url, embedded = _farm(Settings(), stack)
+        client = stack.enter_context(FarmClient(url))
+        try:
+            _submit(client, order, package)
+            _follow(client, order, embedded)
+        except KeyboardInterrupt:
+            _cancel(url, order)
+            raise
+        except FarmUnavailable as error:
+            if embedded is not None and not embedded.is_running:
+                raise embedded.broken("the farm ended by itself") from error
+            raise
 
 
 def _farm(settings: Settings, stack: ExitStack) -> tuple[str, EmbeddedFarm | None]:
@@ -158,16 +132,6 @@ def _cancel(url: str, order: _Order) -> None:
             client.cancel_task(order.task_id)
     except RenderfarmError as error:
         say(f"Task {order.task_id} could not be cancelled: {error}")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let a termination signal do what Ctrl-C does, so that no farm is left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _result(order: _Order, status: str, error: JSON | None) -> JSON:

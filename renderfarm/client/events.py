@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from http import HTTPStatus
 
 import httpx2
@@ -20,7 +20,7 @@ ABSENCE_MAX_S = 30.0
 _PAUSE_FIRST_S, _PAUSE_MAX_S = 0.2, 2.0
 
 
-def follow(transport: Transport, path: str, last_event_id: int | None) -> Iterator[Event]:
+def follow(transport: Transport, path: str, last_event_id: int | None) -> Generator[Event]:
     """Yield events until the farm says that no more will come.
 
     Raises:

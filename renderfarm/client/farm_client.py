@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -70,7 +71,7 @@ class FarmClient:
         """
         fields = {key: value for key, value in (("name", name), ("main", main)) if value is not None}
         with ReportingFile(file, on_progress) as stream:
-            files = {"file": (file_name or file.name, stream, "application/octet-stream")}
+            files = {"file": (_as_unicode(file_name or file.name), stream, "application/octet-stream")}
             response = self._transport.send(
                 "POST", "/api/assets", data=fields, files=files, read_timeout_s=_UPLOAD_ANSWER_S
             )
@@ -213,7 +214,7 @@ class FarmClient:
                 return
             after = stretch["next_after"]
 
-    def events(self, task_id: str | None = None, last_event_id: int | None = None) -> Iterator[Event]:
+    def events(self, task_id: str | None = None, last_event_id: int | None = None) -> Generator[Event]:
         """Yield events behind ``last_event_id``, across broken connections.
 
         A task's events begin with its first and end with its last; the farm's begin now and never end.
@@ -278,7 +279,11 @@ class FarmClient:
         return _object(self._transport.get(path, params))
 
     def _post(self, path: str, body: JSON | None = None, *, read_timeout_s: float | None = None) -> JSON:
-        return _object(self._transport.send("POST", path, json=body, read_timeout_s=read_timeout_s))
+        # In ASCII, so that the farm, not an encoder, says what it thinks of a name that is no Unicode.
+        text: dict[str, Any] = {}
+        if body is not None:
+            text = {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
+        return _object(self._transport.send("POST", path, read_timeout_s=read_timeout_s, **text))
 
 
 def _path(prefix: str, *parts: str) -> str:
@@ -286,7 +291,12 @@ def _path(prefix: str, *parts: str) -> str:
     for part in parts:
         if part in ("", ".", ".."):
             raise NotFound(f"{part!r} is no id")
-    return "/".join(("", prefix, *(quote(part, safe="") for part in parts)))
+    return "/".join(("", prefix, *(quote(part, safe="", errors="replace") for part in parts)))
+
+
+def _as_unicode(file_name: str) -> str:
+    """Return a file's name without the bytes that are no UTF-8, which a disk may hold and a form may not."""
+    return file_name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _object(response: httpx2.Response) -> JSON:

@@ -102,6 +102,8 @@ def _without_none(arguments: dict[str, Any]) -> dict[str, Any]:
 def _as_farm_errors(url: str) -> Iterator[None]:
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise errors.InvalidInput(f"{error.object!r} holds characters that are no Unicode") from error
     except httpx2.InvalidURL as error:
         raise errors.InvalidInput(f"{url!r} is not a farm's address: {error}") from error
     except httpx2.UnsupportedProtocol as error:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import Response
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from fastapi.responses import Response, StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from renderfarm import ports
 from renderfarm.auth import Principal
@@ -40,7 +40,7 @@ Read = Callable[[int], tuple[Sequence[LogEntry], bool]]
 @router.get(
     "/api/events",
     summary="Follow the farm's events",
-    response_class=EventSourceResponse,
+    response_class=StreamingResponse,
     responses={200: _STREAM, **problem_responses(403, 422)},
 )
 async def farm_events(
@@ -54,13 +54,13 @@ async def farm_events(
     def read(seen: int) -> tuple[Sequence[LogEntry], bool]:
         return progress.events_after(farm, caller, after=seen, task_id=None, limit=_BATCH), False
 
-    return EventSourceResponse(_stream(read, request.app.state.pulse, start))
+    return _streaming(_stream(read, request.app.state.pulse, start))
 
 
 @router.get(
     "/api/tasks/{task_id}/events",
     summary="Follow a task's events",
-    response_class=EventSourceResponse,
+    response_class=StreamingResponse,
     responses={
         200: _STREAM,
         204: {"description": "The task has ended and every event was seen: do not come again"},
@@ -82,7 +82,13 @@ async def task_events(
     if ended and not entries and start:
         # The one answer on which a browser's EventSource gives up (HTML standard, 9.2.3).
         return Response(status_code=204)
-    return EventSourceResponse(_stream(read, request.app.state.pulse, start))
+    return _streaming(_stream(read, request.app.state.pulse, start))
+
+
+def _streaming(events: AsyncIterator[bytes]) -> Response:
+    # Proxies are asked not to hold events back: nginx listens to the second header.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
 
 def _first(*ids: int | None) -> int | None:

@@ -51,6 +51,7 @@ def unit_in(script: str) -> dict[str, object]:
     assert ast.unparse(call.func) == "json.loads"
     (argument,) = call.args
     assert isinstance(argument, ast.Constant)
+    assert isinstance(argument.value, str)
     unit = json.loads(argument.value)
     assert isinstance(unit, dict)
     return unit

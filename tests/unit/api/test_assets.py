@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,15 +147,8 @@ def test_too_large_by_its_bytes(small: tuple[World, TestClient]) -> None:
 
 def test_too_large_without_a_length(small: tuple[World, TestClient]) -> None:
     world, api = small
-    read = 0
-
-    def endless() -> Iterator[bytes]:
-        nonlocal read
-        yield part("file", b"", "shot.blend")[:-2]
-        for read in range(200):
-            yield bytes(10_000)
-
-    answer = api.post("/api/assets", content=endless(), headers=FORM)
+    chunks = [part("file", b"", "shot.blend")[:-2], *(bytes(10_000) for _ in range(200))]
+    answer = api.post("/api/assets", content=iter(chunks), headers=FORM)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     assert world.uploads == []
 
@@ -171,8 +165,6 @@ def test_the_disk_does_not_take_it(api: TestClient, world: World) -> None:
 
 
 def test_sweep(tmp_path: Path) -> None:
-    import os
-
     old, new = tmp_path / "a.part", tmp_path / "b.part"
     old.touch()
     new.touch()

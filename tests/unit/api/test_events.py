@@ -71,9 +71,7 @@ def test_whole_farm(world: World, farm_url: str) -> None:
         tasks.pause_task(world.farm, LOCAL_OWNER, task.id)
         event = next(iter(source))
         assert (event.event, json.loads(event.data)["task_id"]) == ("task.state", task.id)
-    with client_sse(f"{farm_url}/api/events", {"Last-Event-ID": "0"}) as source:
+
+    from_the_first = {"Last-Event-ID": "0"}
+    with httpx2.Client() as client, client.sse(f"{farm_url}/api/events", headers=from_the_first, timeout=20) as source:
         assert next(iter(source)).id == "1"
-
-
-def client_sse(url: str, headers: dict[str, str]):  # type: ignore[no-untyped-def]
-    return httpx2.Client().sse(url, headers=headers, timeout=20)

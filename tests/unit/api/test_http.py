@@ -76,6 +76,32 @@ def test_unexpected_error(world: World, error: Exception, caplog: pytest.LogCapt
     assert "the secret is 42" in caplog.text
 
 
+def test_upload_whose_client_goes_away(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """However the server says it: nothing is left, nothing is answered, nothing is called a bug."""
+    headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=cut")]
+    scope = {"type": "http", "method": "POST", "path": "/api/assets", "headers": headers, "query_string": b""}
+    chunk = {"type": "http.request", "body": b"--cut\r\n", "more_body": True}
+
+    async def upload(last: dict[str, str] | Exception) -> None:
+        said = iter([chunk, last])
+
+        async def receive() -> Any:
+            message = next(said)
+            if isinstance(message, Exception):
+                raise message
+            return message
+
+        async def send(message: Any) -> None:
+            raise AssertionError(message)
+
+        await create_app(world.farm)(dict(scope), receive, send)
+
+    asyncio.run(upload({"type": "http.disconnect"}))
+    asyncio.run(upload(ConnectionError("the proxy died")))
+    assert world.uploads == []
+    assert caplog.text == ""
+
+
 def test_unavailable(world: World) -> None:
     answer = api_that_raises(world, FarmUnavailable("the database does not answer")).get("/api/tasks")
     assert (answer.status_code, answer.json()["code"]) == (503, "farm_unavailable")
@@ -116,7 +142,8 @@ def test_loopback_host(api: TestClient, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:3000", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "", "10.0.0.1"]
+    "host",
+    ["evil.example", "evil.example:3000", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "", "10.0.0.1"],
 )
 def test_other_host(api: TestClient, host: str) -> None:
     answer = api.get("/api/tasks", headers={"Host": host})
@@ -124,7 +151,9 @@ def test_other_host(api: TestClient, host: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:8000", "http://localhost:3000", "http://[x"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1:8000", "http://localhost:3000", "http://[x"]
+)
 def test_page_of_another_site(api: TestClient, world: World, origin: str) -> None:
     task = world.task()
     answer = api.post(f"/api/tasks/{task.id}/cancel", headers={"Origin": origin})
@@ -212,5 +241,6 @@ def test_serve_headers_are_dropped_in_the_proxy() -> None:
 
     (middleware,) = middlewares()
     headers = [(b"host", b"x"), (b"X-Request-Timeout-Seconds", b"1"), (b"x-request-disconnect-disabled", b"?1")]
-    asyncio.run(middleware.cls(app)({"type": "http", "headers": headers}, None, None))  # type: ignore[arg-type]
+    wrapped: Any = middleware.cls
+    asyncio.run(wrapped(app)({"type": "http", "headers": headers}, None, None))
     assert seen[0]["headers"] == [(b"host", b"x")]

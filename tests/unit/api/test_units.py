@@ -83,7 +83,7 @@ def test_script(api: TestClient, done: tuple[Task, list[Output]]) -> None:
 
 
 def test_outputs(api: TestClient, done: tuple[Task, list[Output]]) -> None:
-    task, outputs = done
+    task, _ = done
     page = api.get(f"/api/tasks/{task.id}/outputs", params={"limit": 2}).json()
     assert (page["total"], [item["name"] for item in page["items"]]) == (3, ["0001.png", "0002.png"])
     item = page["items"][0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from renderfarm.domain.states import WorkerState
 from renderfarm.ports import Farm
 from renderfarm.services import admission, assets, placement, results, tasks
 from renderfarm.settings import Settings
-from renderfarm.wiring import close_farm, prepare_farm
+from renderfarm.wiring import close_farm, open_farm, prepare_farm
 
 WORKER, NODE = "node-1-0", "node-1"
 
@@ -92,13 +94,24 @@ class FakeCompute:
         return {"scheduler": self.scheduler}
 
 
+@functools.cache
+def _empty_database() -> bytes:
+    """Migrate once; every farm begins with a copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        close_farm(prepare_farm(Settings(data=Path(folder)), FakeCompute()))
+        return Path(folder, "farm.db").read_bytes()
+
+
 class World:
     """A farm, and the hand that plays its scheduler and its worker."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
         self.compute = FakeCompute()
-        self.farm: Farm = prepare_farm(Settings(data=folder / "data", runtime=folder / "run", **settings), self.compute)
+        data = folder / "data"
+        data.mkdir()
+        (data / "farm.db").write_bytes(_empty_database())
+        self.farm: Farm = open_farm(Settings(data=data, runtime=folder / "run", **settings), self.compute)
         self._epoch = placement.take_leadership(self.farm, "test")
 
     def close(self) -> None:
@@ -135,9 +148,7 @@ class World:
     def pending_asset(self, name: str = "shot") -> Asset:
         file = self.folder / "scene.blend"
         file.write_bytes(blend_bytes())
-        return assets.store_asset(
-            self.farm, LOCAL_OWNER, upload=file, file_name="scene.blend", name=name, main=None
-        )
+        return assets.store_asset(self.farm, LOCAL_OWNER, upload=file, file_name="scene.blend", name=name, main=None)
 
     def inspect(self, facts: SceneFacts = FACTS) -> None:
         """Place and end the inspection that waits."""

@@ -1,0 +1,135 @@
+"""Killing things at the worst moment: every frame is there once, and the log tells what happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.integration.farm_process import FarmProcess
+
+SLOW_NAMES = [f"shot_{frame:04d}.png" for frame in range(1, 7)]
+
+
+def _rendering(farm: FarmProcess, task_id: str) -> list[psutil.Process]:
+    """Wait until Blender is at work on the task and return the Blender processes."""
+    farm.until(lambda: [unit for unit in _running(farm, task_id) if "Sample" in unit["progress_note"]], "samples")
+    return farm.blenders()
+
+
+def _running(farm: FarmProcess, task_id: str) -> list[dict[str, Any]]:
+    units: list[dict[str, Any]] = farm.client.list_units(task_id, status=["running"])["items"]
+    return units
+
+
+def _reasons(farm: FarmProcess, task_id: str) -> str:
+    return "\n".join(
+        f"{entry['event']} {entry['old']} > {entry['new']}: {entry['reason']}" for entry in farm.log(task_id)
+    )
+
+
+def test_blender_is_killed_mid_frame(farm: FarmProcess, scenes: dict[str, Path]) -> None:
+    # T: running > ready (crash, retry) > running > succeeded
+    task_id = farm.submit(scenes["slow"])
+    for blender in _rendering(farm, task_id):
+        blender.kill()
+    assert farm.finish(task_id)["status"] == "completed"
+    farm.assert_every_frame_once(task_id, SLOW_NAMES)
+    assert "crash: Blender" in _reasons(farm, task_id)
+    assert "retry in" in _reasons(farm, task_id)
+
+
+def test_a_worker_is_killed_mid_frame(farm: FarmProcess, scenes: dict[str, Path]) -> None:
+    # T: running > ready (lost, free of charge) > running > succeeded; Blender dies with its worker
+    task_id = farm.submit(scenes["slow"])
+    _rendering(farm, task_id)
+    [worker, *_] = farm.processes("ray::WorkerActor")
+    blenders = [child for child in worker.children(recursive=True) if child in farm.blenders()]
+    worker.kill()
+    assert farm.finish(task_id)["status"] == "completed"
+    assert blenders
+    assert not psutil.wait_procs(blenders, timeout=5)[1]
+    farm.assert_every_frame_once(task_id, SLOW_NAMES)
+    assert "lost: " in _reasons(farm, task_id)
+    farm.until(lambda: len(farm.processes("ray::WorkerActor")) == 2, "the worker's successor")
+
+
+def test_the_scheduler_is_killed_mid_task(farm: FarmProcess, scenes: dict[str, Path]) -> None:
+    # The workers go on; the new scheduler adopts them, and no attempt is repeated.
+    task_id = farm.submit(scenes["slow"])
+    _rendering(farm, task_id)
+    [scheduler] = farm.processes("ray::SchedulerActor")
+    scheduler.kill()
+    assert farm.finish(task_id)["status"] == "completed"
+    farm.assert_every_frame_once(task_id, SLOW_NAMES)
+    units = farm.client.list_units(task_id)["items"]
+    assert [unit["attempt"] for unit in units] == [1] * 6
+    farm.until(lambda: farm.client.check_ready()["status"] == "ready", "the scheduler's successor")
+
+
+def test_blender_hangs(farm: FarmProcess, scenes: dict[str, Path]) -> None:
+    # T: running > ready (timeout) > running > succeeded
+    task_id = farm.submit(scenes["slow"], frames="1", no_progress_timeout_s=3.0)
+    for blender in _rendering(farm, task_id):
+        blender.send_signal(signal.SIGSTOP)
+    assert farm.finish(task_id)["status"] == "completed"
+    assert "timeout: " in _reasons(farm, task_id)
+
+
+def test_a_frame_takes_longer_than_it_may(farm: FarmProcess, scenes: dict[str, Path]) -> None:
+    task_id = farm.submit(scenes["endless"], frames="1", frame_timeout_s=1.5)
+    status = farm.finish(task_id)
+    assert (status["status"], status["error"]["kind"]) == ("failed", "timeout")
+    [unit] = farm.client.list_units(task_id)["items"]
+    attempts = farm.client.get_unit(task_id, unit["id"])["attempts"]
+    assert len(attempts) == 2
+    assert attempts[0]["worker_id"] != attempts[1]["worker_id"]
+
+
+def test_cancel_kills_the_render_within_two_seconds(farm: FarmProcess, scenes: dict[str, Path]) -> None:
+    task_id = farm.submit(scenes["endless"])
+    blenders = _rendering(farm, task_id)
+    started = time.monotonic()
+    farm.client.cancel_task(task_id)
+    _, alive = psutil.wait_procs(blenders, timeout=2)
+    assert not alive, f"Blender still runs {time.monotonic() - started:.1f} s after the cancel"
+    assert farm.client.get_status(task_id)["status"] == "cancelled"
+    # The workers take the next task at once.
+    quick = farm.submit(scenes["quick"], frames="1")
+    assert farm.finish(quick)["status"] == "completed"
+
+
+def test_pause_lets_running_frames_finish(farm: FarmProcess, scenes: dict[str, Path]) -> None:
+    task_id = farm.submit(scenes["slow"])
+    _rendering(farm, task_id)
+    farm.client.pause_task(task_id)
+    farm.until(lambda: not farm.client.list_units(task_id, status=["running"])["items"], "the running frames' end")
+    paused = farm.client.get_status(task_id)
+    assert paused["status"] == "paused"
+    assert 1 <= paused["frames_done"] < 6
+    farm.client.resume_task(task_id)
+    assert farm.finish(task_id)["status"] == "completed"
+    farm.assert_every_frame_once(task_id, SLOW_NAMES)
+
+
+def test_the_whole_farm_is_killed_and_started_again(tmp_path: Path, scenes: dict[str, Path]) -> None:
+    first = FarmProcess(tmp_path / "farm", workers="1", lease_s="4", heartbeat_s="0.3")
+    task_id = first.submit(scenes["slow"])
+    first.until(lambda: first.client.get_status(task_id)["frames_done"] >= 1, "a committed frame")
+    below = psutil.Process(first.process.pid).children(recursive=True)
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.stop()
+    _, orphans = psutil.wait_procs(below, timeout=20)
+    assert not [orphan for orphan in orphans if orphan.status() != psutil.STATUS_ZOMBIE]
+    second = FarmProcess(tmp_path / "farm", workers="1", lease_s="4", heartbeat_s="0.3")
+    try:
+        assert second.finish(task_id)["status"] == "completed"
+        second.assert_every_frame_once(task_id, SLOW_NAMES)
+    finally:
+        below = psutil.Process(second.process.pid).children(recursive=True)
+        second.stop()
+    assert not psutil.wait_procs(below, timeout=1)[1], "a clean stop leaves no process"
