@@ -36,16 +36,20 @@ class Reporter:
         self._passes_done = 0
         self._share = 0.0
         """Share of the pass in work that is done, 0 to 1."""
+        self._sampling = False
         self._sent_at = 0.0
 
     def update(self, statistics: str) -> None:
         """Take in a line such as ``Fra:1 Mem:8.39M … | Scene, ViewLayer | Sample 3/16``."""
         share = _share_done(statistics)
+        # Cycles may be silent for seconds after its first samples: that it has come to them must not be left out.
+        first = share is not None and not self._sampling
+        self._sampling = share is not None
         if share is not None:
             self._passes_done += share < self._share
             self._share = share
         now = time.monotonic()
-        if now - self._sent_at >= INTERVAL_S:
+        if first or now - self._sent_at >= INTERVAL_S:
             self._sent_at = now
             self.tell(statistics.rpartition(" | ")[2].strip())
 

@@ -26,6 +26,7 @@ from renderfarm.settings import Settings
 START_TIMEOUT_S = 180.0
 #: A farm that stops waits for its Blenders and for Ray.
 STOP_TIMEOUT_S = 60.0
+_READER_TIMEOUT_S = 5.0
 _LOG_LINES_SHOWN = 20
 
 
@@ -99,13 +100,15 @@ class FarmProcess:
         )
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         # Read to the end: whoever prints into a full pipe stands still.
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(b'{"event"'):
-                self._lines.put(line)
+        with self._process.stdout as stdout:
+            for line in stdout:
+                if line.startswith(b'{"event"'):
+                    self._lines.put(line)
         self._lines.put(None)
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
@@ -148,6 +151,8 @@ class FarmProcess:
             self._process.wait()
         assert self._process.stdin is not None
         self._process.stdin.close()
+        # Its own children may hold its standard output for a moment longer.
+        self._reader.join(_READER_TIMEOUT_S)
 
 
 class EmbeddedFarm:

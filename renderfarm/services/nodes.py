@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from renderfarm.auth import Permission, Principal, authorise
 from renderfarm.domain.blender_versions import version_key
-from renderfarm.domain.models import Worker
+from renderfarm.domain.models import Unit, Worker
 from renderfarm.domain.states import WorkerState
 from renderfarm.ports import Farm
 
 
-def list_workers(farm: Farm, principal: Principal) -> list[Worker]:
-    """Return every worker that has not gone, by name."""
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """A worker and what it does."""
+
+    worker: Worker
+    unit: Unit | None
+
+
+def list_workers(farm: Farm, principal: Principal) -> list[Activity]:
+    """Return every worker that has not gone, by name, with the unit it works on."""
     authorise(principal, Permission.FARM_READ)
-    return present_workers(farm)
+    with farm.database.read() as tx:
+        present = [worker for worker in tx.workers.all() if worker.state is not WorkerState.GONE]
+        running = {unit.worker_id: unit for unit in tx.units.running()}
+    return [Activity(worker=worker, unit=running.get(worker.id)) for worker in present]
 
 
 def present_workers(farm: Farm) -> list[Worker]:

@@ -8,8 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from renderfarm.domain import models
+from renderfarm.domain.frames import format_frames
 from renderfarm.domain.states import WorkerState
+from renderfarm.services.nodes import Activity
 from serve_app.schemas.common import maybe_moment, moment
 
 
@@ -20,20 +21,30 @@ class Worker(BaseModel):
     status: WorkerState
     blender_versions: list[str]
     threads: int
+    task_id: str | None = Field(description="Task of the unit it works on; none while it inspects an upload.")
     unit_id: str | None
+    frames: str | None = Field(description="Frames of that unit.", examples=["1-3"])
+    progress: float | None = Field(description="Of the frame in work, 0 to 100.")
+    note: str | None = Field(description="What Blender is doing.", examples=["Sample 12/64"])
     open_scene: str | None = Field(description="Asset whose scene its Blender holds open.")
     set_aside_until: datetime | None
     set_aside_reason: str | None
     last_seen_at: datetime
 
     @staticmethod
-    def of(worker: models.Worker) -> Worker:
+    def of(activity: Activity) -> Worker:
+        worker, unit = activity.worker, activity.unit
         return Worker(
             id=worker.id,
-            status=worker.state,
+            # The unit is fresher than what the scheduler last wrote down about the worker.
+            status=WorkerState.BUSY if unit else WorkerState.IDLE,
             blender_versions=list(worker.blender_versions),
             threads=worker.threads,
-            unit_id=worker.unit_id,
+            task_id=unit.task_id if unit else None,
+            unit_id=unit.id if unit else None,
+            frames=format_frames(unit.frames) if unit else None,
+            progress=round(100 * unit.progress, 2) if unit else None,
+            note=unit.progress_note if unit else None,
             open_scene=worker.open_scene,
             set_aside_until=maybe_moment(worker.set_aside_until),
             set_aside_reason=worker.set_aside_reason,
@@ -56,10 +67,11 @@ class Nodes(BaseModel):
     items: list[Node]
 
     @staticmethod
-    def of(workers: Iterable[models.Worker]) -> Nodes:
+    def of(activities: Iterable[Activity]) -> Nodes:
         """Group workers by their nodes, which know nothing of their own: a node is what its workers tell."""
         nodes: dict[str, Node] = {}
-        for worker in sorted(workers, key=lambda worker: (worker.node, worker.id)):
+        for activity in sorted(activities, key=lambda activity: (activity.worker.node, activity.worker.id)):
+            worker = activity.worker
             node = nodes.setdefault(
                 worker.node,
                 Node(
@@ -71,7 +83,7 @@ class Nodes(BaseModel):
                     workers=[],
                 ),
             )
-            node.workers.append(Worker.of(worker))
+            node.workers.append(Worker.of(activity))
         return Nodes(items=list(nodes.values()))
 
 

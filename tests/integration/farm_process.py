@@ -26,6 +26,7 @@ class FarmProcess:
     def __init__(self, data: Path, **settings: str) -> None:
         self.data = data
         data.mkdir(parents=True, exist_ok=True)
+        self._client: FarmClient | None = None
         self._errors = (data / "stderr.txt").open("ab")
         environment = os.environ | {f"RENDERFARM_{name.upper()}": value for name, value in settings.items()}
         self.process = subprocess.Popen(
@@ -41,8 +42,13 @@ class FarmProcess:
         if word["event"] != "ready":
             self.stop()
             raise RuntimeError(f"the farm did not start: {word}\n{(data / 'logs' / 'farm.log').read_text()[-3000:]}")
-        self.client = FarmClient(word["url"])
+        self._client = FarmClient(word["url"])
         self.url: str = word["url"]
+
+    @property
+    def client(self) -> FarmClient:
+        assert self._client is not None
+        return self._client
 
     def processes(self, part: str) -> list[psutil.Process]:
         """Return the farm's processes whose command line contains ``part``."""
@@ -60,6 +66,8 @@ class FarmProcess:
 
     def stop(self) -> None:
         """Let the farm end by itself, as it does when its command line has gone."""
+        if self._client is not None:
+            self._client.close()
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.process.wait(60)

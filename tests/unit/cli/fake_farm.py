@@ -38,7 +38,6 @@ class FakeFarm:
     submitted: list[JSON] = field(default_factory=list)
     uploads: list[bytes] = field(default_factory=list)
     tasks: dict[str, JSON] = field(default_factory=dict)
-    inspected: bool = False
 
     def __enter__(self) -> FakeFarm:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -231,6 +230,10 @@ def _handler_of(farm: FakeFarm) -> type[BaseHTTPRequestHandler]:
         def _handle(self) -> None:
             url = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if url.path.endswith("/events") and self.headers.get("Last-Event-ID") == "3":
+                self.send_response(204)
+                self.end_headers()
+                return
             if url.path.endswith("/events"):
                 self._send(200, b'id: 3\nevent: task.state\ndata: {"id":3,"task_id":"t1","unit_id":null,"revision":3}\n\n')
                 return
