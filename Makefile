@@ -23,7 +23,7 @@ test: lint ## every check and test: under 15 minutes on 2 cores, once set up
 	$(BIN)/pytest
 
 check: lint ## what to run before a commit: under a minute
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest --numprocesses auto --ignore tests/integration
 
 lint: setup
 	$(BIN)/ruff format --check

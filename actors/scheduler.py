@@ -122,7 +122,7 @@ class Scheduler:
     def _record_workers(self, now: float) -> None:
         """Write down how the workers are, when that has changed or is some seconds old."""
         present = {member.worker_id: as_worker(member) for member in self._supervisor.members.values()}
-        for worker_id, worker in present.items():
+        for worker in present.values():
             if worker is not None and self._is_news(worker):
                 self._record(worker)
         for worker_id, worker in self._recorded.items():

@@ -172,7 +172,9 @@ class Supervisor:
             return
         member.consecutive_failures += 1
         others = [other for other in self.members.values() if other is not member and other.info is not None]
-        healthy = any(other.consecutive_failures < SET_ASIDE_AFTER and other.set_aside_until is None for other in others)
+        healthy = any(
+            other.consecutive_failures < SET_ASIDE_AFTER and other.set_aside_until is None for other in others
+        )
         if member.consecutive_failures >= SET_ASIDE_AFTER and healthy:
             member.set_aside_until = now + SET_ASIDE_S
             member.set_aside_reason = f"{member.consecutive_failures} failures in a row, the last one: {failure}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +19,8 @@ from actors.leftovers import remember_session, sweep_leftovers
 from actors.messages import Outcome, Pulse, WorkerInfo
 from actors.scene_cache import SceneCache
 from renderfarm.domain.leases import Lease
-from renderfarm.errors import Conflict, LeaseLost, RenderfarmError
+from renderfarm.errors import Conflict
 from renderfarm.ports import Farm
-from renderfarm.services import results
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -222,8 +223,11 @@ def main() -> None:
         scene=given.scene.absolute(), first=given.first, last=given.last, percent=given.percent, samples=given.samples
     )
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="renderfarm-bench-") as folder:
-        figures = measure(job, given.rounds, Path(folder), console)
+    # Stays behind after a failure, because the logs in it tell why.
+    folder = Path(tempfile.mkdtemp(prefix="renderfarm-bench-"))
+    console.print(f"working in {folder}")
+    figures = measure(job, given.rounds, folder, console)
+    shutil.rmtree(folder)
     console.print(table_of(figures))
     if given.json is not None:
         given.json.write_text(json.dumps(figures, indent=2) + "\n")

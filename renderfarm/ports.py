@@ -77,7 +77,9 @@ class Units(Protocol):
     def update(self, old: Unit, new: Unit) -> bool:
         """Write what differs, if the row still has the old state, attempt and epoch; tell whether it had."""
 
-    def of_task(self, task_id: str, states: Sequence[UnitState] = (), limit: int = 1_000_000, offset: int = 0) -> Page[Unit]:
+    def of_task(
+        self, task_id: str, states: Sequence[UnitState] = (), limit: int = 1_000_000, offset: int = 0
+    ) -> Page[Unit]:
         """Units of a task in order; ``states`` empty: all."""
 
     def hold(self, task_id: str, held: bool) -> None:
@@ -292,4 +294,3 @@ class Farm:
     """A new id; ids made later sort later."""
     random: Callable[[], float]
     """A number from 0 to 1."""
-

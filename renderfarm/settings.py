@@ -33,7 +33,10 @@ class Settings(BaseSettings):
     """Folder in which a running farm leaves its URL for the command line."""
 
     blender: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Blender programs, best first, separated as PATH is; empty: the ``bpy`` of this Python, else ``blender`` on the PATH."""
+    """Blender programs, best first, separated as PATH is.
+
+    Empty: the ``bpy`` of this Python, else ``blender`` on the PATH.
+    """
     workers: int = Field(default_factory=_default_workers, ge=1, le=256)
     """Workers on each node."""
 

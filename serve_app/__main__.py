@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -70,7 +71,8 @@ def _log_to(folder: Path) -> None:
 
 
 def _stop_at_eof(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(1024):
+    # Not by sys.stdin, whose lock a thread that waits would hold when the interpreter ends.
+    while os.read(sys.stdin.fileno(), 1024):
         continue
     stop.set()
 

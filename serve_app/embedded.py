@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 20.0
 _EXIT_TIMEOUT_S = 10.0
+_FOLDER_PREFIX = "renderfarm-"
+_OWNER_FILE = "owner.lock"
 
 
 class EmbeddedFarm:
@@ -91,9 +93,9 @@ class EmbeddedFarm:
 def _only_one(data: Path) -> Iterator[None]:
     """Two farms must not share a data folder; the lock goes with the process, however it ends."""
     data.mkdir(parents=True, exist_ok=True)
-    with (data / "farm.lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(_locked(data / "farm.lock"))
         except BlockingIOError as error:
             raise FarmUnavailable(f"another farm runs on {data}") from error
         yield
@@ -102,27 +104,50 @@ def _only_one(data: Path) -> Iterator[None]:
 @contextmanager
 def _running_ray(settings: Settings) -> Iterator[None]:
     """Run a Ray of our own in a short temporary folder: its socket paths must stay below 107 bytes."""
-    folder = tempfile.mkdtemp(prefix="renderfarm-")
     before = _children()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        ray.init(
-            address="local",
-            namespace=NAMESPACE,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            object_store_memory=settings.object_store_memory_bytes,
-            _temp_dir=folder,
-            _node_ip_address="127.0.0.1",
-        )
-        for number, handler in handlers.items():  # Ray puts its own in their place, which end the process at once
-            signal.signal(number, handler)
-        yield
-    finally:
-        ray.shutdown()
-        _wait_for_exit(_children() - before)
+    with _temporary_folder() as folder:
+        try:
+            _start_ray(settings, folder)
+            for number, handler in handlers.items():  # Ray puts its own in their place, which end the process at once
+                signal.signal(number, handler)
+            yield
+        finally:
+            ray.shutdown()
+            _wait_for_exit(_children() - before)
+
+
+def _start_ray(settings: Settings, folder: str) -> None:
+    ray.init(
+        address="local",
+        namespace=NAMESPACE,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        object_store_memory=settings.object_store_memory_bytes,
+        _temp_dir=folder,
+        _node_ip_address="127.0.0.1",
+    )
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """Make a folder for Ray, and remove those of farms that were killed before they could."""
+    for former in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(former / _OWNER_FILE):
+            shutil.rmtree(former, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
+    with _locked(folder / _OWNER_FILE):
+        yield str(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock, which goes with the process however it ends. Raises BlockingIOError, if another holds it."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 @contextmanager

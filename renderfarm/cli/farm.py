@@ -10,6 +10,7 @@ import typer
 from renderfarm.cli import exit_codes, options
 from renderfarm.cli.console import say, show, show_json, show_table, size
 from renderfarm.cli.farm_process import FarmProcess, announced_url, interruptible, require_farm
+from renderfarm.cli.fetching import check_writable
 from renderfarm.cli.scenes import working
 from renderfarm.client import FarmClient
 from renderfarm.errors import Conflict, FarmUnavailable
@@ -22,12 +23,15 @@ def up(
     as_json: options.Json = False,
 ) -> int:
     """Run a farm on this machine until Ctrl-C."""
-    running = announced_url(Settings())
+    settings = Settings()
+    running = announced_url(settings)
     if running is not None:
         raise Conflict(f"a farm already runs on this machine, at {running}")
     given = [*([] if port is None else ["--port", str(port)]), *([] if data is None else ["--data", str(data)])]
+    folder = data or settings.data
+    check_writable(folder)
     with interruptible():
-        return _run(FarmProcess(["--announce", *given]), as_json=as_json)
+        return _run(FarmProcess(["--announce", *given], folder / "stderr.log"), as_json=as_json)
 
 
 def _run(farm: FarmProcess, *, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import queue
 import shutil
@@ -10,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from renderfarm.cli.console import say
 from renderfarm.client import FarmClient
@@ -27,6 +29,9 @@ START_TIMEOUT_S = 180.0
 #: A farm that stops waits for its Blenders and for Ray.
 STOP_TIMEOUT_S = 60.0
 _READER_TIMEOUT_S = 5.0
+_FOLDER_PREFIX = "render-"
+#: What a killed command line or a broken farm has left may be looked at for so long.
+_LEFTOVER_S = 24 * 3600.0
 _LOG_LINES_SHOWN = 20
 
 
@@ -82,22 +87,20 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _SilentFarm(FarmUnavailable):
-    """The farm did not start and did not say why; its log may."""
-
-
 class FarmProcess:
     """``python -m serve_app`` as a child, which ends with its parent whatever ends that: its stdin is our pipe."""
 
-    def __init__(self, options: Sequence[str], log: IO[bytes] | None = None) -> None:
-        # A process group of its own: Ctrl-C is for the command line, which then stops the farm in good order.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "serve_app", "--stop-on-eof", *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            process_group=0,
-        )
+    def __init__(self, options: Sequence[str], stderr: Path) -> None:
+        self._stderr = stderr
+        with stderr.open("wb") as log:
+            # A process group of its own: Ctrl-C is for the command line, which then stops the farm in good order.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "serve_app", "--stop-on-eof", *options],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                process_group=0,
+            )
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         # Read to the end: whoever prints into a full pipe stands still.
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -115,18 +118,25 @@ class FarmProcess:
         """Return what the farm says when it is ready: ``url``, ``pid``, ``data``.
 
         Raises:
-            FarmUnavailable: it failed or took too long.
+            FarmUnavailable: it failed or took too long; if it did not say why, its last words are shown.
         """
         try:
             line = self._lines.get(timeout=timeout_s)
         except queue.Empty:
-            raise _SilentFarm(f"the farm was not ready within {timeout_s:.0f} s") from None
+            self._show_last_words()
+            raise FarmUnavailable(f"the farm was not ready within {timeout_s:.0f} s") from None
         if line is None:
-            raise _SilentFarm(f"the farm did not start: it {self._ending()}")
+            self._show_last_words()
+            raise FarmUnavailable(f"the farm did not start: it {self._ending()}")
         news: dict[str, Any] = json.loads(line)
         if news["event"] != "ready":
             raise FarmUnavailable(f"the farm did not start: {news['error']}")
         return news
+
+    def _show_last_words(self) -> None:
+        with self._stderr.open(errors="replace") as log:
+            for line in deque(log, maxlen=_LOG_LINES_SHOWN):
+                say(line.rstrip())
 
     def _ending(self) -> str:
         code = self._process.wait()
@@ -144,13 +154,13 @@ class FarmProcess:
         """End it in good order, and by force if that takes too long."""
         if self.is_running:
             self._process.terminate()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
         # Its own children may hold its standard output for a moment longer.
         self._reader.join(_READER_TIMEOUT_S)
 
@@ -160,14 +170,10 @@ class EmbeddedFarm:
 
     def __init__(self, settings: Settings) -> None:
         settings.data.mkdir(parents=True, exist_ok=True)
-        self._data = Path(tempfile.mkdtemp(prefix="render-", dir=settings.data))
+        _sweep(settings.data)
+        self._data = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=settings.data))
         self._is_broken = False
-        with self._stderr.open("wb") as log:
-            self._process = FarmProcess(["--data", str(self._data), "--port", "0"], log)
-
-    @property
-    def _stderr(self) -> Path:
-        return self._data / "stderr.log"
+        self._process = FarmProcess(["--data", str(self._data), "--port", "0"], self._data / "stderr.log")
 
     def start(self) -> str:
         """Return the URL once the farm is ready.
@@ -178,9 +184,6 @@ class EmbeddedFarm:
         try:
             return str(self._process.wait_ready()["url"])
         except FarmUnavailable as error:
-            if isinstance(error, _SilentFarm):
-                for line in self._last_log_lines():
-                    say(line)
             raise self.broken(str(error)) from error
 
     def broken(self, why: str) -> FarmUnavailable:
@@ -192,10 +195,6 @@ class EmbeddedFarm:
     def is_running(self) -> bool:
         return self._process.is_running
 
-    def _last_log_lines(self) -> list[str]:
-        with self._stderr.open(errors="replace") as log:
-            return [line.rstrip() for line in deque(log, maxlen=_LOG_LINES_SHOWN)]
-
     def __enter__(self) -> EmbeddedFarm:
         return self
 
@@ -205,3 +204,22 @@ class EmbeddedFarm:
         self._process.stop()
         if not self._is_broken:
             shutil.rmtree(self._data)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what former embedded farms have left in ``folder``, unless they still run."""
+    for leftover in folder.glob(f"{_FOLDER_PREFIX}*"):
+        if time.time() - leftover.stat().st_mtime > _LEFTOVER_S and not _is_held(leftover / "farm.lock"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_held(lock: Path) -> bool:
+    """Tell whether a farm holds the lock of its folder."""
+    try:
+        with lock.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False

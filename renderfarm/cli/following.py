@@ -63,11 +63,10 @@ class _Look:
     def __call__(self) -> JSON:
         status = self._client.get_status(self._task_id)
         has_ended = TaskState(status["status"]) in TASK_ENDED
-        running = [] if has_ended else self._running()
-        self._display.update(status, running)
         if has_ended or (status["revision"] != self._revision and time.monotonic() >= self._list_at):
             self._fetch()
             self._revision = status["revision"]
+        self._display.update(status, [] if has_ended else self._running())
         return status
 
     def _running(self) -> list[dict[str, Any]]:

@@ -31,6 +31,6 @@ def submit(
     if as_json:
         show_json(task)
     else:
-        say(f"{task['name']}: {task['frames_total']} frames in {task['units_total']} units; its task is")
+        say(f"{task['name']} is {task['status']}, {task['frames_total']} frames; its task is")
         show(task["id"])
     return exit_codes.COMPLETED

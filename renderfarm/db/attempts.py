@@ -32,9 +32,7 @@ class SqlAttempts:
 
     def cancel_running(self, task_id: str, now: float) -> None:
         of_task = select(units.c.id).where(units.c.task_id == task_id)
-        statement = update(attempts).where(
-            attempts.c.unit_id.in_(of_task), attempts.c.state == AttemptState.RUNNING
-        )
+        statement = update(attempts).where(attempts.c.unit_id.in_(of_task), attempts.c.state == AttemptState.RUNNING)
         self._connection.execute(statement, {"state": AttemptState.CANCELLED, "finished_at": now})
 
     def of_unit(self, unit_id: str) -> list[Attempt]:

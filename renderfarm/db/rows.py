@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
+from sqlalchemy import RowMapping
 
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure
@@ -15,18 +16,17 @@ from renderfarm.domain.frames import format_frames, parse_frames
 from renderfarm.domain.render_settings import RenderSettings
 
 V = TypeVar("V")
-Row = Mapping[str, Any]
 
 #: Columns that hold a value as JSON, by the value's type.
 _JSON_VALUES: Mapping[str, type] = {"facts": SceneFacts, "failure": Failure, "settings": RenderSettings}
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def from_row(kind: type[V], row: Row, **extra: Any) -> V:
+def from_row(kind: type[V], row: RowMapping, **extra: Any) -> V:
     """Build a domain value from a row that has a column for each of its fields (or an ``extra`` for it).
 
     Columns that the value does not have are left out. Enums, tuples and nested values are rebuilt by type.
@@ -35,7 +35,7 @@ def from_row(kind: type[V], row: Row, **extra: Any) -> V:
     if "frames" in values:
         values["frames"] = parse_frames(values["frames"]) if values["frames"] else ()
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    value: V = _adapter(kind).validate_python({name: values[name] for name in known})
+    value: V = _adapter(cast("Any", kind)).validate_python({name: values[name] for name in known})
     return value
 
 

@@ -30,8 +30,7 @@ class SqlWorkers:
         # Every kind of database has its own upsert; one row that only the scheduler writes needs none of them.
         row = to_row(worker)
         if self._connection.execute(update(workers).where(workers.c.id == worker.id), row).rowcount == 0:
-            if self.get(worker.id) is None:  # MySQL counts rows changed, not rows found
-                self._connection.execute(insert(workers), row)
+            self._connection.execute(insert(workers), row)
 
     def remove(self, worker_id: str) -> None:
         self._connection.execute(delete(workers).where(workers.c.id == worker_id))

@@ -68,7 +68,8 @@ def check_settings(settings: RenderSettings, facts: SceneFacts) -> SceneInfo:
         raise InvalidSettings(_unknown("view layer", str(settings.view_layer), scene.view_layers))
     if scene.is_movie and settings.format is None:
         raise InvalidSettings(
-            f"scene {scene.name!r} writes a movie ({scene.file_format}); a farm renders single pictures: give a format such as PNG"
+            f"scene {scene.name!r} writes a movie ({scene.file_format}); the farm renders single pictures: "
+            "give a format such as PNG"
         )
     if facts.missing_files and not settings.allow_missing:
         raise MissingFiles(_missing_message(facts))

@@ -133,9 +133,7 @@ def list_log(farm: Farm, principal: Principal, task_id: str, *, after: int, limi
         return tx.log.page(task_id=task_id, after=after, limit=limit)
 
 
-def events_after(
-    farm: Farm, principal: Principal, *, after: int, task_id: str | None, limit: int
-) -> list[LogEntry]:
+def events_after(farm: Farm, principal: Principal, *, after: int, task_id: str | None, limit: int) -> list[LogEntry]:
     """Return what happened after an event's id, of one task or of the whole farm. Raises NotFound."""
     with farm.database.read() as tx:
         if task_id is None:

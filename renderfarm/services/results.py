@@ -178,9 +178,7 @@ def _with_frames(failure: Failure, unit: Unit) -> Failure:
     return replace(failure, message=f"frame {frames}: {failure.message}")
 
 
-def _succeed(
-    tx: Transaction, task: Task | None, old: Unit, new: Unit, report: AttemptReport, cause: Cause
-) -> None:
+def _succeed(tx: Transaction, task: Task | None, old: Unit, new: Unit, report: AttemptReport, cause: Cause) -> None:
     ended = replace(new, state=UnitState.SUCCEEDED, worker_id=None, lease_expires_at=None, failure=None)
     if not move_unit(tx, old, ended, cause, None if task is None else task.revision + 1):
         raise LeaseLost(f"unit {old.id} has moved on from attempt {old.attempt}")
@@ -282,5 +280,3 @@ def attach_log(farm: Farm, unit_id: str, number: int, log_digest: str) -> None:
         attempt = tx.attempts.get(unit_id, number)
         if attempt is not None and attempt.log_digest is None:
             tx.attempts.update(attempt, replace(attempt, log_digest=log_digest))
-
-

@@ -113,7 +113,9 @@ def cancel_task(farm: Farm, principal: Principal, task_id: str) -> Task:
         new = replace(task, state=TaskState.CANCELLED, units_open=0, finished_at=cause.at)
         moved = move_task(tx, task, new, cause)
         if opened:
-            entries = [unit_entry(cause, "unit.state", unit.state, "cancelled", unit, moved.revision) for unit in opened]
+            entries = [
+                unit_entry(cause, "unit.state", unit.state, "cancelled", unit, moved.revision) for unit in opened
+            ]
             tx.log.add(entries)
         return moved
 

@@ -29,7 +29,7 @@ class FolderObjects:
             folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, source: Path) -> str:
-        with _disk_errors(source), source.open("rb") as reader, self._new_file() as (partial, writer):
+        with _disk_errors(source), source.open("rb") as reader, _new_file(self._partial) as (partial, writer):
             digest = _copy_hashed(reader, writer)
             blob = self._blob(digest)
             if not blob.exists():
@@ -50,14 +50,10 @@ class FolderObjects:
     def fetch(self, digest: str, target: Path) -> None:
         with _disk_errors(target), self.open(digest) as reader:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".fetch-", delete=False) as writer:
-                try:
-                    shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
-                    writer.flush()
-                    os.replace(writer.name, target)
-                except BaseException:
-                    os.unlink(writer.name)
-                    raise
+            with _new_file(target.parent) as (partial, writer):
+                shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
+                writer.flush()
+                partial.replace(target)
 
     def publish(self, digest: str, name: str) -> None:
         target = self._published / name
@@ -84,16 +80,17 @@ class FolderObjects:
     def _blob(self, digest: str) -> Path:
         return self._blobs / digest[:2] / digest
 
-    @contextmanager
-    def _new_file(self) -> Iterator[tuple[Path, BinaryIO]]:
-        """Open a file that is removed again unless it was moved away."""
-        descriptor, name = tempfile.mkstemp(dir=self._partial)
-        partial = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as writer:
-                yield partial, writer
-        finally:
-            partial.unlink(missing_ok=True)
+
+@contextmanager
+def _new_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open a file that is removed again unless it was moved away."""
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".partial-")
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as writer:
+            yield partial, writer
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _copy_hashed(reader: BinaryIO, writer: BinaryIO) -> str:

@@ -19,6 +19,7 @@ class Worker(BaseModel):
 
     id: str
     status: WorkerState
+    pid: int = Field(description="Its process on the node.")
     blender_versions: list[str]
     threads: int
     task_id: str | None = Field(description="Task of the unit it works on; none while it inspects an upload.")
@@ -38,6 +39,7 @@ class Worker(BaseModel):
             id=worker.id,
             # The unit is fresher than what the scheduler last wrote down about the worker.
             status=WorkerState.BUSY if unit else WorkerState.IDLE,
+            pid=worker.pid,
             blender_versions=list(worker.blender_versions),
             threads=worker.threads,
             task_id=unit.task_id if unit else None,

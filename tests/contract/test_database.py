@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from renderfarm.db import SqlDatabase
 from renderfarm.db.engine import sqlite_engine
@@ -50,20 +51,8 @@ def test_migrating_twice_changes_nothing(database: SqlDatabase) -> None:
 
 
 def test_two_that_migrate_at_once(empty: SqlDatabase, tmp_path: Path) -> None:
-    errors: list[BaseException] = []
-
-    def migrate() -> None:
-        try:
-            empty.migrate()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=migrate) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: empty.migrate(), range(4)))
     empty.check()
 
 
@@ -73,25 +62,26 @@ def test_a_database_without_the_schema_is_not_ready(empty: SqlDatabase) -> None:
 
 
 def test_a_transaction_is_whole_or_not_at_all(database: SqlDatabase) -> None:
-    with pytest.raises(RuntimeError), database.write() as tx:
-        tx.projects.add(_project(1))
-        raise RuntimeError
+    def add_twice() -> None:
+        with database.write() as tx:
+            tx.projects.add(_project(1))
+            tx.projects.add(_project(1))
+
+    with pytest.raises(IntegrityError):
+        add_twice()
     with database.read() as tx:
         assert tx.projects.get("p1") is None
 
 
 def test_writers_wait_for_each_other(database: SqlDatabase) -> None:
     # Each takes the leadership ten times: forty steps, none lost.
-    def lead() -> None:
+    def lead(_: int) -> None:
         for _ in range(10):
             with database.write() as tx:
                 tx.leader.take("somebody", 0.0)
 
-    threads = [threading.Thread(target=lead) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lead, range(4)))
     with database.write() as tx:
         assert tx.leader.take("last", 0.0) == 41
 
@@ -117,8 +107,6 @@ def test_a_reader_does_not_wait_for_a_writer(database: SqlDatabase) -> None:
 
 
 def test_foreign_keys_hold(database: SqlDatabase) -> None:
-    from sqlalchemy.exc import IntegrityError
-
     with pytest.raises(IntegrityError), database.engine.begin() as connection:
         connection.execute(
             text("INSERT INTO asset_files (asset_id, path, digest, size_bytes) VALUES ('nope', 'a', 'b', 1)")

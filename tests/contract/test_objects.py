@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,14 +75,8 @@ def test_a_source_that_is_gone_is_an_error_of_the_store(objects: Objects, tmp_pa
 
 def test_the_same_bytes_put_by_many_at_once(objects: Objects, tmp_path: Path) -> None:
     source = _file(tmp_path, os.urandom(1_000_000))
-    digests: list[str] = []
-    threads = [threading.Thread(target=lambda: digests.append(objects.put(source))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(digests) == 8
-    assert len(set(digests)) == 1
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(objects.put, [source] * 8))) == 1
 
 
 # --- of the folder only --------------------------------------------------------------------------------------

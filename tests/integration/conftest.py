@@ -11,9 +11,15 @@ from tests.integration.farm_process import FarmProcess
 from tests.integration.scenes import make_scenes
 
 #: A second or two a frame on one core.
-SLOW = "scene.cycles.samples = 150; scene.render.resolution_x, scene.render.resolution_y = 320, 180; scene.frame_end = 6"
+SLOW = (
+    "scene.cycles.samples = 150; scene.render.resolution_x, scene.render.resolution_y = 320, 180; scene.frame_end = 6"
+)
 #: Minutes for a frame.
-ENDLESS = "scene.cycles.samples = 100000; scene.render.resolution_x, scene.render.resolution_y = 640, 360; scene.frame_end = 2"
+ENDLESS = """
+scene.cycles.samples = 100000
+scene.render.resolution_x, scene.render.resolution_y = 640, 360
+scene.frame_end = 2
+"""
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,8 @@ class FarmProcess:
 
     def finish(self, task_id: str, timeout_s: float = 120) -> dict[str, Any]:
         """Wait for the task's end and return its status."""
-        return self.until(lambda: self._ended(task_id), f"the end of task {task_id}", timeout_s)
+        status: dict[str, Any] = self.until(lambda: self._ended(task_id), f"the end of task {task_id}", timeout_s)
+        return status
 
     def _ended(self, task_id: str) -> dict[str, Any] | None:
         status: dict[str, Any] = self.client.get_status(task_id)

@@ -55,6 +55,7 @@ def read_pixels(path: Path) -> dict[str, NDArray[np.float32]]:
     while picture.seek_subimage(part, 0):
         spec = picture.spec()
         pixels = picture.read_image(part, 0, 0, spec.nchannels, oiio.FLOAT)
+        assert pixels is not None, f"{path}: {picture.geterror()}"
         for index, name in enumerate(spec.channelnames):
             channels[f"{part}.{name}"] = pixels[:, :, index]
         part += 1

@@ -22,7 +22,7 @@ scene.world.use_nodes = True
 """
 SAMPLING = {
     "fixed": "scene.cycles.use_adaptive_sampling = False; scene.cycles.samples = 8",
-    "adaptive": "scene.cycles.use_adaptive_sampling = True; scene.cycles.adaptive_threshold = 0.1; scene.cycles.samples = 64",
+    "adaptive": "c = scene.cycles; c.use_adaptive_sampling = True; c.adaptive_threshold = 0.1; c.samples = 64",
 }
 JOBS = [(sampling, image_format) for sampling in SAMPLING for image_format in (*ImageFormat, None)]
 
@@ -81,11 +81,12 @@ def test_the_frames_are_not_all_the_same(pictures: dict[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize("engine", ["workbench", "eevee"])
-def test_a_still_with_another_engine(
-    farm: FarmProcess, scenes: dict[str, Path], tmp_path: Path, engine: str
-) -> None:
+def test_a_still_with_another_engine(farm: FarmProcess, scenes: dict[str, Path], tmp_path: Path, engine: str) -> None:
     task_id = farm.submit(scenes["quick"], engine=engine, frames="3", percent=50, format="PNG", samples=2)
-    identifier = {"workbench": '"BLENDER_WORKBENCH"', "eevee": "next(e for e in ('BLENDER_EEVEE_NEXT', 'BLENDER_EEVEE') if e in es)"}
+    identifier = {
+        "workbench": '"BLENDER_WORKBENCH"',
+        "eevee": "next(e for e in ('BLENDER_EEVEE_NEXT', 'BLENDER_EEVEE') if e in es)",
+    }
     scene = tmp_path / "still.blend"
     engines = "es = [i.identifier for i in scene.render.bl_rna.properties['engine'].enum_items]"
     make_scenes(

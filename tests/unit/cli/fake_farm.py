@@ -97,7 +97,7 @@ class FakeFarm:
 
     def add_task(self, name: str = "scene", frames: str = "1-3") -> JSON:
         wanted = parse_frames(frames)
-        task = {
+        task: JSON = {
             "id": f"t{len(self.tasks) + 1}",
             "name": name,
             "status": "running",
@@ -116,30 +116,31 @@ class FakeFarm:
         return task
 
     def _task(self, method: str, task: JSON, what: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
-        match what.split("/"):
-            case [""]:
-                return 200, task
-            case ["status"]:
-                return 200, self._status(task)
-            case ["cancel" | "pause" | "resume" | "retry" as step]:
-                return self._change(task, step, body)
-            case ["units"]:
-                return 200, {"items": units_of(task), "total": 1, "limit": 100, "offset": 0}
-            case ["units", "u1", "script"]:
-                return 200, SCRIPT.encode()
-            case ["units", "u1", "log"]:
-                return 200, BLENDER_LOG
-            case ["log"]:
-                after = int(query["after"][0])
-                entries = [entry for entry in LOG if entry["id"] > after]
-                return 200, {"items": entries, "next_after": entries[-1]["id"] if entries else after}
-            case ["outputs"]:
-                offset = int(query["offset"][0])
-                items = [output_of(frame) for frame in task["frames"][: task["frames_done"]]][offset:]
-                return 200, {"items": items, "total": task["frames_done"], "limit": 1000, "offset": offset}
-            case ["outputs", output_id]:
-                return 200, picture(int(output_id.removeprefix("o")))
-        return problem(404, "not_found", f"nothing at {what}")
+        fixed = {
+            "": task,
+            "units": {"items": units_of(task), "total": 1, "limit": 100, "offset": 0},
+            "units/u1/script": SCRIPT.encode(),
+            "units/u1/log": BLENDER_LOG,
+        }
+        if what in fixed:
+            return 200, fixed[what]
+        if what in ("cancel", "pause", "resume", "retry"):
+            return self._change(task, what, body)
+        if what == "status":
+            return 200, self._status(task)
+        if what == "log":
+            after = int(query["after"][0])
+            entries = [entry for entry in LOG if entry["id"] > after]
+            return 200, {"items": entries, "next_after": entries[-1]["id"] if entries else after}
+        return self._output(task, what, query)
+
+    def _output(self, task: JSON, what: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        if what == "outputs":
+            offset = int(query["offset"][0])
+            items = [output_of(frame) for frame in task["frames"][: task["frames_done"]]][offset:]
+            return 200, {"items": items, "total": task["frames_done"], "limit": 1000, "offset": offset}
+        match = re.fullmatch(r"outputs/o(-?\d+)", what)
+        return (200, picture(int(match[1]))) if match else problem(404, "not_found", f"nothing at {what}")
 
     def _status(self, task: JSON) -> JSON:
         if task["status"] == "running" and not self.stands_still:
@@ -210,10 +211,26 @@ NODE = {
     ],
 }
 
-LOG = [
-    {"id": 1, "at": NOW, "event": "task.state", "old": None, "new": "queued", "reason": "submitted", "actor": "user:local"},
+LOG: list[JSON] = [
+    {
+        "id": 1,
+        "at": NOW,
+        "event": "task.state",
+        "old": None,
+        "new": "queued",
+        "reason": "submitted",
+        "actor": "user:local",
+    },
     {"id": 2, "at": NOW, "event": "unit.state", "old": "ready", "new": "running", "reason": "", "actor": "scheduler"},
-    {"id": 3, "at": NOW, "event": "task.state", "old": "running", "new": "completed", "reason": "", "actor": "worker:1"},
+    {
+        "id": 3,
+        "at": NOW,
+        "event": "task.state",
+        "old": "running",
+        "new": "completed",
+        "reason": "",
+        "actor": "worker:1",
+    },
 ]
 for _entry in LOG:
     _entry.update(unit_id=None, attempt=None, revision=_entry["id"])
@@ -235,7 +252,9 @@ def _handler_of(farm: FakeFarm) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 return
             if url.path.endswith("/events"):
-                self._send(200, b'id: 3\nevent: task.state\ndata: {"id":3,"task_id":"t1","unit_id":null,"revision":3}\n\n')
+                self._send(
+                    200, b'id: 3\nevent: task.state\ndata: {"id":3,"task_id":"t1","unit_id":null,"revision":3}\n\n'
+                )
                 return
             status, answer = farm.answer(self.command, url.path, parse_qs(url.query), body)
             self._send(status, answer if isinstance(answer, bytes) else json.dumps(answer).encode(), url.path)
@@ -250,7 +269,12 @@ def _handler_of(farm: FakeFarm) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
-            for name, value in (("Attempt", "1"), ("Offset", "0"), ("Next-Offset", str(len(data))), ("Complete", "true")):
+            for name, value in (
+                ("Attempt", "1"),
+                ("Offset", "0"),
+                ("Next-Offset", str(len(data))),
+                ("Complete", "true"),
+            ):
                 self.send_header(f"X-Log-{name}", value)
             self.end_headers()
             self.wfile.write(data)

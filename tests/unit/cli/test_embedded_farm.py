@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ REPOSITORY = Path(__file__).parents[3]
 def fake_serve_app(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``python -m`` finds the fake first, because it looks into the working folder first."""
     (machine / "serve_app").mkdir()
+    (machine / "serve_app" / "__init__.py").touch()
     (machine / "serve_app" / "__main__.py").write_text("from tests.unit.cli.fake_farm import serve\nserve()\n")
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
 
@@ -37,6 +39,19 @@ def test_farm_is_started_and_taken_down(cli: Cli, scene: Path, machine: Path) ->
     assert "Starting the farm…" in ended.err
     assert list((machine / "data").iterdir()) == []
     assert children() == []
+
+
+def test_leftovers_of_former_farms_are_removed_after_a_day(cli: Cli, scene: Path, machine: Path) -> None:
+    folders = {name: machine / "data" / f"render-{name}" for name in ("fresh", "old", "held")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+        (folder / "farm.lock").touch()
+    for name in ("old", "held"):
+        os.utime(folders[name], (1e9, 1e9))
+    with (folders["held"] / "farm.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert cli("render", scene, "-o", machine / "out").code == 0
+    assert [name for name, folder in folders.items() if folder.exists()] == ["fresh", "held"]
 
 
 def test_farm_that_says_why_it_cannot_start(
@@ -58,18 +73,14 @@ def test_farm_that_dies_at_the_start_shows_its_last_words(
     assert "something broke in Ray\nerror: the farm did not start: it ended with status 7" in ended.err
 
 
-def test_farm_that_dies_while_it_renders(
-    cli: Cli, scene: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_farm_that_dies_while_it_renders(cli: Cli, scene: Path, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FARM", "leaves")
     ended = cli("render", scene, "-o", machine / "out")
     assert ended.code == 3
     assert "error: the farm ended by itself (its logs are in " in ended.err
 
 
-def test_interrupt_takes_the_farm_down(
-    cli: Cli, scene: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupt_takes_the_farm_down(cli: Cli, scene: Path, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FARM", "stands still")
 
     def interrupt_when_the_farm_runs() -> None:
@@ -111,3 +122,10 @@ def test_farm_does_not_outlive_a_command_line_that_is_killed(machine: Path) -> N
     process.kill()
     process.communicate(timeout=20)
     assert psutil.wait_procs([farm], timeout=20)[1] == []
+
+
+def test_up_where_its_data_cannot_be_written(cli: Cli, machine: Path) -> None:
+    (machine / "file").write_text("in the way")
+    ended = cli("up", "--data", machine / "file" / "data")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "error: cannot write" in ended.err

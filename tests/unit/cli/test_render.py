@@ -94,7 +94,7 @@ def test_default_output_folder_is_the_files_own(
     farm.output_path = written.replace("/ABS", str(tmp_path / "abs"))
     ended = cli("render", scene, "-f", "1", "--json")
     expected = project / folder.replace("/ABS", str(tmp_path / "abs")) / "0001.png"
-    assert os.path.samefile(ended.json["outputs"][0]["path"], expected)
+    assert Path(ended.json["outputs"][0]["path"]).samefile(expected)
 
 
 def test_external_files_travel_in_a_zip(
@@ -197,9 +197,7 @@ def test_output_path_of_another_system(cli: Cli, farm: FakeFarm, scene: Path) ->
 MISSING = (MissingFile(path="//wood.png", used_by='Image "wood"'),)
 
 
-def test_missing_files_are_an_error(
-    cli: Cli, farm: FakeFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_files_are_an_error(cli: Cli, farm: FakeFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = make_scene(tmp_path / "scene.blend", monkeypatch, missing=MISSING)
     ended = cli("render", scene, "-o", tmp_path / "out")
     assert (ended.code, ended.err) == (2, 'error: 1 missing file: //wood.png (Image "wood")\n')

@@ -6,10 +6,11 @@ import pytest
 
 from renderfarm.domain.failures import RULES, Failure, FailureKind
 from renderfarm.domain.leases import RenderedFile
+from renderfarm.domain.policy import Slot
 from renderfarm.domain.states import AssetState, TaskState, UnitState
 from renderfarm.errors import Deposed, LeaseLost
 from renderfarm.services import placement, results
-from tests.unit.services.story import REPORT, Clock, Story, scene_facts
+from tests.unit.services.story import BLENDER, REPORT, Clock, Story, scene_facts
 
 
 def test_a_crash_is_tried_again_after_a_while_on_another_worker(story: Story, clock: Clock) -> None:
@@ -129,15 +130,13 @@ def test_the_older_schedulers_writes_are_refused(story: Story) -> None:
     old = story.epoch
     [lease] = story.place()
     assert story.lead() == old + 1
+    slot = Slot(worker_id="w2", free=True, blenders=frozenset({BLENDER}), gpus=0, open_scene=None)
     with pytest.raises(Deposed):
-        placement.place_units(story.farm, old, [], {}) or placement.expire_leases(story.farm, old) or _hold(story, old)
+        placement.place_units(story.farm, old, [slot], {"w2": "node"})
+    with pytest.raises(Deposed):
+        placement.lose_worker(story.farm, old, "w1", "a guess")
     # What the older one had placed goes on: its worker's result is good.
     story.commit(lease)
-
-
-def _hold(story: Story, epoch: int) -> None:
-    with story.farm.database.write() as tx:
-        tx.leader.hold(epoch, story.clock())
 
 
 def test_an_inspection_makes_the_asset_ready(story: Story) -> None:

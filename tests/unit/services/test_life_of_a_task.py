@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from renderfarm.auth import LOCAL_OWNER, Permission, Principal
+from renderfarm.domain.facts import MissingFile
 from renderfarm.domain.failures import FailureKind
 from renderfarm.domain.states import AssetState, TaskState, UnitState
 from renderfarm.errors import (
@@ -18,7 +21,6 @@ from renderfarm.errors import (
     MissingFiles,
     NotFound,
 )
-from renderfarm.domain.facts import MissingFile
 from renderfarm.services import progress, retries, tasks
 from tests.unit.services.story import Clock, Story, scene_facts, scene_info
 
@@ -109,7 +111,7 @@ def test_higher_priority_goes_first_then_who_came_first(story: Story) -> None:
     ],
 )
 def test_settings_that_the_scene_cannot_satisfy(
-    story: Story, settings: dict[str, str], error: type[Exception], text: str
+    story: Story, settings: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     story.worker()
     with pytest.raises(error, match=text):
@@ -124,7 +126,7 @@ def test_no_camera(story: Story) -> None:
 def test_missing_files_are_refused_unless_allowed(story: Story) -> None:
     missing = MissingFile(path="//wood.png", used_by='Image "wood"')
     asset = story.asset(scene_facts(missing_files=(missing,)))
-    with pytest.raises(MissingFiles, match="wood.png"):
+    with pytest.raises(MissingFiles, match=r"wood\.png"):
         story.submit(asset)
     assert story.submit(asset, allow_missing=True).state is TaskState.QUEUED
 
