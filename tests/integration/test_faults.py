@@ -15,9 +15,13 @@ from tests.integration.farm_process import FarmProcess
 SLOW_NAMES = [f"shot_{frame:04d}.png" for frame in range(1, 7)]
 
 
-def _rendering(farm: FarmProcess, task_id: str) -> list[psutil.Process]:
-    """Wait until Blender is at work on the task and return the Blender processes."""
-    farm.until(lambda: [unit for unit in _running(farm, task_id) if "Sample" in unit["progress_note"]], "samples")
+def _rendering(farm: FarmProcess, task_id: str, units: int = 1) -> list[psutil.Process]:
+    """Wait until Blender is at work on so many units of the task and return the Blender processes."""
+
+    def sampling() -> bool:
+        return sum("Sample" in unit["progress_note"] for unit in _running(farm, task_id)) >= units
+
+    farm.until(sampling, "samples")
     return farm.blenders()
 
 
@@ -101,7 +105,7 @@ def test_a_frame_takes_longer_than_it_may(farm: FarmProcess, scenes: dict[str, P
 
 def test_cancel_kills_the_render_within_two_seconds(farm: FarmProcess, scenes: dict[str, Path]) -> None:
     task_id = farm.submit(scenes["endless"])
-    _rendering(farm, task_id)
+    _rendering(farm, task_id, units=2)
     blenders = _blenders_of(farm, task_id)
     started = time.monotonic()
     farm.client.cancel_task(task_id)

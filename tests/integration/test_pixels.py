@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +103,17 @@ def test_a_still_with_another_engine(farm: FarmProcess, scenes: dict[str, Path],
     assert farm.finish(task_id, timeout_s=250)["status"] == "completed"
     ours = farm.data / "objects" / "outputs" / task_id / "shot_0003.png"
     assert largest_difference(ours, tmp_path / "plain" / "shot_0003.png") <= 1 / 255
+
+
+def test_the_downloaded_script_makes_the_same_picture(
+    farm: FarmProcess, scenes: dict[str, Path], tmp_path: Path
+) -> None:
+    task_id = farm.submit(scenes["quick"], frames="2", percent=150, samples=5, format="OPEN_EXR")
+    assert farm.finish(task_id)["status"] == "completed"
+    [unit] = farm.client.list_units(task_id)["items"]
+    script = tmp_path / "unit.py"
+    script.write_text(farm.client.get_unit_script(task_id, unit["id"]))
+    shutil.copy(scenes["quick"], tmp_path)
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    ours = farm.data / "objects" / "outputs" / task_id / "shot_0002.exr"
+    assert largest_difference(ours, tmp_path / "output" / "shot_0002.exr") == 0.0
