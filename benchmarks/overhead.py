@@ -224,7 +224,7 @@ def main() -> None:
     )
     console = Console()
     # Stays behind after a failure, because the logs in it tell why.
-    folder = Path(tempfile.mkdtemp(prefix="renderfarm-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="overhead-"))
     console.print(f"working in {folder}")
     figures = measure(job, given.rounds, folder, console)
     shutil.rmtree(folder)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -33,7 +34,9 @@ log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 20.0
 _EXIT_TIMEOUT_S = 10.0
-_FOLDER_PREFIX = "renderfarm-"
+_FOLDER_PREFIX = "renderfarm-ray-"
+#: A farm that has only just made its folder may not have locked it yet.
+_LOCKED_WITHIN_S = 60.0
 _OWNER_FILE = "owner.lock"
 
 
@@ -133,9 +136,10 @@ def _start_ray(settings: Settings, folder: str) -> None:
 @contextmanager
 def _temporary_folder() -> Iterator[str]:
     """Make a folder for Ray, and remove those of farms that were killed before they could."""
-    for former in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        with contextlib.suppress(OSError), _locked(former / _OWNER_FILE):
-            shutil.rmtree(former, ignore_errors=True)
+    for owner in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*/{_OWNER_FILE}"):
+        if owner.stat().st_mtime < time.time() - _LOCKED_WITHIN_S:
+            with contextlib.suppress(OSError), _locked(owner):
+                shutil.rmtree(owner.parent, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     with _locked(folder / _OWNER_FILE):
         yield str(folder)

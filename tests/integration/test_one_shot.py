@@ -34,7 +34,7 @@ def test_from_a_scene_to_pictures_with_one_command(scenes: dict[str, Path], tmp_
         "RENDERFARM_RUNTIME": str(tmp_path / "runtime"),
         "RENDERFARM_TEST_MARKER": marker,
     }
-    folders = set(Path(tempfile.gettempdir()).glob("renderfarm-*"))
+    folders = set(Path(tempfile.gettempdir()).glob("renderfarm-ray-*"))
     done = subprocess.run(
         [*RENDER, scenes["cameras"], "-f", "1-2", "-o", tmp_path / "out", "--camera", "all", "--json"],
         env=environment,
@@ -53,4 +53,4 @@ def test_from_a_scene_to_pictures_with_one_command(scenes: dict[str, Path], tmp_
         assert output["render_seconds"] > 0
     assert _ours(marker) == []
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
-    assert set(Path(tempfile.gettempdir()).glob("renderfarm-*")) <= folders
+    assert set(Path(tempfile.gettempdir()).glob("renderfarm-ray-*")) <= folders
