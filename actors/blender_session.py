@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from actors.blenders import Blender
-from actors.session_watch import Patience, crash_failure, log_size
+from actors.session_watch import Patience, crash_failure, log_size, system_failure
 from blender_runtime import protocol
 from blender_runtime.protocol import FrameDone, Opened, Progress
 from renderfarm.domain.facts import SceneFacts
@@ -72,7 +72,7 @@ class BlenderSession:
     ) -> BlenderSession:
         """Start Blender and wait until it answers.
 
-        Call it on a thread that outlives the session: the kernel kills the child when the thread ends.
+        Cancelling the wait kills it. Call this on a thread that outlives the session: the kernel kills the child when the thread ends.
 
         Args:
             blender: which Blender to start.
@@ -82,7 +82,8 @@ class BlenderSession:
             threads: threads to render with; None: as each file says.
 
         Raises:
-            SessionFailed: ``crash`` when it does not start or ends, ``timeout`` when it does not answer in time.
+            SessionFailed: ``crash`` when it does not start or ends, ``storage`` when the disk is full, ``timeout`` when
+                it does not answer in time.
         """
         session = await cls._spawn(blender, folder, log_path, threads)
         try:
@@ -100,29 +101,17 @@ class BlenderSession:
 
     @classmethod
     async def _spawn(cls, blender: Blender, folder: Path, log_path: Path, threads: int | None) -> BlenderSession:
-        environment = _environment(folder)
         ours, theirs = socket.socketpair()
-        fd = str(theirs.fileno())
-        options = ["--requests-fd", fd, "--replies-fd", fd]
-        options += [] if threads is None else ["--threads", str(threads)]
-        try:
-            with theirs, log_path.open("ab") as log:
-                process = await asyncio.create_subprocess_exec(
-                    *blender.argv_prefix,
-                    *options,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(theirs.fileno(),),
-                    cwd=folder,
-                    # In this process group, too: a group of its own would outlive a killed worker.
-                    env=environment,
-                )
-        except OSError as error:
-            ours.close()
-            message = f"cannot start {blender.argv_prefix[0]}: {error.strerror}"
-            raise SessionFailed(Failure(kind=FailureKind.CRASH, message=message)) from error
-        reader, writer = await asyncio.open_connection(sock=ours, limit=_REPLY_BYTES_MAX)
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours, limit=_REPLY_BYTES_MAX)
+            try:
+                process = await _start_process(blender, folder, log_path, threads, theirs.fileno())
+            except BaseException as error:
+                writer.transport.abort()
+                if isinstance(error, OSError):
+                    raise SessionFailed(system_failure(f"cannot start {blender.argv_prefix[0]}", error)) from error
+                raise
+        # Nothing is awaited between the start and here, so that no process is lost to a cancel.
         return cls(process, reader, writer, log_path)
 
     # --- requests --------------------------------------------------------------------------------------------
@@ -233,7 +222,8 @@ class BlenderSession:
     async def _next_line(self, patience: Patience) -> bytes:
         while True:
             try:
-                return await asyncio.wait_for(self._reader.readline(), patience.wait_s())
+                async with asyncio.timeout(patience.wait_s()):
+                    return await self._reader.readline()
             except ConnectionError:
                 return b""
             except TimeoutError:
@@ -244,7 +234,8 @@ class BlenderSession:
     async def _crash(self) -> Failure:
         """Wait for the end of a child whose pipe has ended, and say what it was."""
         try:
-            status = await asyncio.wait_for(self._process.wait(), _EXIT_TIMEOUT_S)
+            async with asyncio.timeout(_EXIT_TIMEOUT_S):
+                status = await self._process.wait()
         except TimeoutError:
             self._end()
             status = await self._process.wait()
@@ -266,11 +257,14 @@ class BlenderSession:
 
     async def close(self) -> None:
         """Let Blender quit, or kill it if it is busy for longer than some seconds; leave nothing behind."""
-        if self.alive:
-            await self._send(protocol.Quit())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), _EXIT_TIMEOUT_S)
-        self.kill()
+        try:
+            if self.alive:
+                await self._send(protocol.Quit())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_EXIT_TIMEOUT_S):
+                        await self._process.wait()
+        finally:
+            self.kill()
         await self._process.wait()
 
     # --- looking ---------------------------------------------------------------------------------------------
@@ -308,6 +302,27 @@ def _opening(log_path: Path, timeout_s: float) -> Patience:
     patience = Patience(log_path)
     patience.allow("opening the file", timeout_s)
     return patience
+
+
+async def _start_process(
+    blender: Blender, folder: Path, log_path: Path, threads: int | None, pipe: int
+) -> asyncio.subprocess.Process:
+    """Start a child that listens and answers on the pipe. Raises OSError."""
+    options = ["--requests-fd", str(pipe), "--replies-fd", str(pipe)]
+    options += [] if threads is None else ["--threads", str(threads)]
+    environment = _environment(folder)
+    with log_path.open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *blender.argv_prefix,
+            *options,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(pipe,),
+            cwd=folder,
+            # In this process group, too: a group of its own would outlive a killed worker.
+            env=environment,
+        )
 
 
 def _environment(folder: Path) -> dict[str, str]:

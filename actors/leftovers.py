@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,18 +22,37 @@ _KILL_WAIT_S = 10.0
 
 def remember_session(folder: Path, pid: int) -> None:
     """Write down which Blender belongs to this slot; the start time tells it from a later process of that id."""
-    record = {"pid": pid, "started_at": psutil.Process(pid).create_time()}
-    (folder / _SESSION_FILE).write_text(json.dumps(record))
+    try:
+        record = {"pid": pid, "started_at": psutil.Process(pid).create_time()}
+    except psutil.NoSuchProcess:
+        return  # it has ended already, which its next request will tell
+    partial = folder / f"{_SESSION_FILE}.partial"
+    partial.write_text(json.dumps(record))
+    partial.replace(folder / _SESSION_FILE)
 
 
 def sweep_leftovers(farm: Farm, folder: Path) -> None:
-    """Kill the slot's former Blender if it still lives, keep its output, and remove its files."""
-    _kill_session(folder / _SESSION_FILE)
+    """Kill the slot's former Blender if it still lives, keep its output, and remove its files.
+
+    Whatever goes wrong is logged only: a slot that starts on an untidy node is better than none.
+    """
+    with _going_on("end the former Blender"):
+        _kill_session(folder / _SESSION_FILE)
     for log_path in folder.glob("*-*/blender.log"):
-        unit_id, _, attempt = log_path.parent.name.rpartition("-")
-        attach_log(farm, unit_id, int(attempt), farm.objects.put(log_path))
+        with _going_on(f"keep {log_path}"):
+            unit_id, _, attempt = log_path.parent.name.rpartition("-")
+            attach_log(farm, unit_id, int(attempt), farm.objects.put(log_path))
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with _going_on(f"make {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _going_on(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        log.exception("could not %s", what)
 
 
 def _kill_session(record_path: Path) -> None:

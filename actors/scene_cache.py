@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 
 from renderfarm.domain.models import Asset
@@ -12,16 +13,16 @@ from renderfarm.ports import Objects
 
 #: A session reads textures long after it has opened its file, so what was used lately is never removed.
 _KEEP_S = 3600.0
+_TRASH = ".trash-"
 
 
 class SceneCache:
-    """Scenes by asset id. Assets never change, so a folder that is there is right."""
+    """Scenes by asset id. Assets never change, and each file appears whole: one of the right size is right."""
 
     def __init__(self, root: Path, objects: Objects, bytes_max: int) -> None:
         self._root = root
         self._objects = objects
         self._bytes_max = bytes_max
-        root.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, asset: Asset, now: float) -> Path:
         """Return the path of the asset's main file, with all its files in place around it.
@@ -31,34 +32,58 @@ class SceneCache:
             NotFound: the object store has lost a blob.
         """
         folder = self._root / asset.id
-        if not folder.is_dir():
-            self._make_room(asset.size_bytes, now)
-            self._lay_out(asset, folder)
-        os.utime(folder, (now, now))
+        self.touch(asset.id, now)
+        wanting = [file for file in asset.files if _size_bytes(folder / file.path) != file.size_bytes]
+        if wanting:
+            self._make_room(sum(file.size_bytes for file in wanting), now)
+        for file in wanting:
+            self._objects.fetch(file.digest, folder / file.path)
+            self.touch(asset.id, now)
         return folder / asset.main_file
 
-    def _lay_out(self, asset: Asset, folder: Path) -> None:
-        partial = Path(tempfile.mkdtemp(dir=self._root, prefix=".partial-"))
-        try:
-            for file in asset.files:
-                self._objects.fetch(file.digest, partial / file.path)
-            partial.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another worker of this node was faster
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    def touch(self, asset_id: str, now: float) -> None:
+        """Note that a scene is in use."""
+        with contextlib.suppress(FileNotFoundError):  # it is still to be fetched
+            os.utime(self._root / asset_id, (now, now))
 
     def _make_room(self, size_bytes: int, now: float) -> None:
         """Remove the scenes that were used longest ago, as far as needed and safe."""
-        scenes = sorted((folder.stat().st_mtime, folder) for folder in self._root.iterdir() if folder.is_dir())
-        kept_bytes = sum(_tree_bytes(folder) for _, folder in scenes)
-        for used_at, folder in scenes:
-            if kept_bytes + size_bytes <= self._bytes_max or used_at > now - _KEEP_S:
+        self._root.mkdir(parents=True, exist_ok=True)
+        for trash in self._root.glob(f"{_TRASH}*"):  # left by a worker that was killed meanwhile
+            shutil.rmtree(trash, ignore_errors=True)
+        sizes_bytes = {folder: _tree_bytes(folder) for folder in self._root.iterdir() if not folder.name.startswith(".")}
+        excess_bytes = sum(sizes_bytes.values()) + size_bytes - self._bytes_max
+        for folder in sorted(sizes_bytes, key=_used_at):
+            # Asked again just before the removal, as other workers use the cache, too.
+            if excess_bytes <= 0 or _used_at(folder) > now - _KEEP_S:
                 return
-            kept_bytes -= _tree_bytes(folder)
-            shutil.rmtree(folder)
+            self._remove(folder)
+            excess_bytes -= sizes_bytes[folder]
+
+    def _remove(self, folder: Path) -> None:
+        """Take a scene out of sight at once, so that nobody finds half of it; then remove it."""
+        trash = self._root / f"{_TRASH}{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):  # another worker was faster
+            folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def _used_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # another worker has just removed it
+        return 0.0
+
+
+def _size_bytes(path: Path) -> int | None:
+    """Return a file's size; None if it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _tree_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Return the size of all files in a folder, of which some may vanish while it is walked."""
+    paths = (Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+    return sum(_size_bytes(path) or 0 for path in paths)

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from dataclasses import replace
 
 import ray
@@ -38,15 +39,13 @@ class Scheduler:
         self._supervisor = Supervisor(farm.settings, start_worker, self.wake)
         self._recorded: dict[str, Worker] = {}
         self._epoch = 0
+        self._last_tick = (time.monotonic(), farm.clock())
+        self._steady_from = 0.0
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
-        """Take over from whoever scheduled before, and begin."""
-        self._epoch = placement.take_leadership(self._farm, f"{socket.gethostname()}:{os.getpid()}")
-        with self._farm.database.read() as tx:
-            self._recorded = {worker.id: worker for worker in tx.workers.all()}
-        log.info("scheduling begins, epoch %s", self._epoch)
+        """Begin. Nothing here fails: Ray does not restart an actor whose constructor raises."""
         self._thread.start()
 
     def wake(self) -> None:
@@ -55,7 +54,9 @@ class Scheduler:
 
     def health(self) -> str:
         """Return ``ok``, or in one line what is wrong."""
-        return self._trouble or "ok"
+        if not self._thread.is_alive():
+            return self._trouble or "the scheduler's thread has ended"
+        return self._trouble or self._supervisor.trouble or "ok"
 
     def stop(self) -> None:
         """Place nothing more, and end every worker and its Blender."""
@@ -67,8 +68,12 @@ class Scheduler:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            pause_s = self._farm.settings.tick_s
             try:
+                if not self._epoch:
+                    self._take_over()
                 self._tick()
+                pause_s = self._pause_s()
                 self._trouble = None
             except Deposed as error:
                 self._trouble = f"not in charge: {error}"
@@ -81,8 +86,13 @@ class Scheduler:
                 # A bug: let Ray start a new scheduler, which rebuilds everything from the database.
                 log.exception("the scheduler failed")
                 os._exit(_CRASHED)
-            self._something_to_do.wait(self._pause_s())
+            self._something_to_do.wait(pause_s)
             self._something_to_do.clear()
+
+    def _take_over(self) -> None:
+        """Depose whoever scheduled before."""
+        self._epoch = placement.take_leadership(self._farm, f"{socket.gethostname()}:{os.getpid()}")
+        log.info("scheduling begins, epoch %s", self._epoch)
 
     def _pause_s(self) -> float:
         """Return how long nothing can happen that nobody would wake us for."""
@@ -99,14 +109,32 @@ class Scheduler:
         _, losses = supervisor.listen(now)
         for loss in losses:
             placement.lose_worker(farm, epoch, loss.member.worker_id, loss.reason)
-        placement.expire_leases(farm, epoch)
-        admission.relay_outbox(farm)
+        if self._time_is_steady():
+            placement.expire_leases(farm, epoch)
+        if supervisor.trouble is None:
+            placement.repin_units(farm, epoch)
+        admission.relay_outbox(farm, epoch)
         admission.admit_queued(farm, epoch)
         self._cancel_unwanted()
         for lease in placement.place_units(farm, epoch, supervisor.slots(now), supervisor.nodes()):
             supervisor.dispatch(lease)
         self._record_workers(now)
         outputs.publish_leftovers(farm, _PUBLISH_AFTER_S)
+
+    def _time_is_steady(self) -> bool:
+        """Tell whether leases can be judged by the clock.
+
+        After a suspended laptop wakes up, a step of the clock or a stall of our own, leases look old whose workers
+        live: they get the time of one lease to renew them.
+        """
+        moment = time.monotonic()
+        elapsed_s, clock_s = moment - self._last_tick[0], self._farm.clock() - self._last_tick[1]
+        self._last_tick = (moment, self._farm.clock())
+        lease_s = self._farm.settings.lease_s
+        if elapsed_s > lease_s / 2 or abs(clock_s - elapsed_s) > lease_s / 4:
+            log.info("%.1f s passed since the last look, %.1f s by the clock", elapsed_s, clock_s)
+            self._steady_from = moment + lease_s
+        return moment >= self._steady_from
 
     def _cancel_unwanted(self) -> None:
         """Stop what runs on a worker although the database has moved on: a cancelled task, a lease taken back."""

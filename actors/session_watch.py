@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import time
@@ -13,6 +14,7 @@ from renderfarm.domain.failures import Failure, FailureKind
 #: How often a log is looked at for growth.
 _LOOK_S = 1.0
 _LOG_TAIL_BYTES = 64 * 2**10
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 _COMPLAINT = re.compile(r"error|exception|fatal|assert|abort|cannot|could not|fail|out of memory|returns null")
 # Written at the end of every render by bpy, and meaningless to people.
@@ -70,6 +72,12 @@ def log_size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def system_failure(what: str, error: OSError) -> Failure:
+    """Say what the system has refused, and whether it was for want of a disk."""
+    kind = FailureKind.STORAGE if error.errno in _DISK_ERRORS else FailureKind.CRASH
+    return Failure(kind=kind, message=one_line(f"{what}: {error.strerror or error}"))
 
 
 def crash_failure(status: int, log_path: Path, log_start: int) -> Failure:

@@ -15,6 +15,7 @@
     │   └── AssetNotReady       the asset is still being inspected
     ├── LeaseLost               the worker's attempt is no longer the unit's attempt
     ├── Deposed                 a scheduler with a higher epoch has taken over
+    ├── InternalError           a mistake in the farm itself
     ├── StorageFull             no room left for the bytes
     └── FarmUnavailable         a service the farm needs does not answer
 
@@ -101,6 +102,12 @@ class Deposed(RenderfarmError):
     """A scheduler with a higher epoch has taken over."""
 
     code = "deposed"
+
+
+class InternalError(RenderfarmError):
+    """A mistake in the farm itself."""
+
+    code = "internal_error"
 
 
 class StorageFull(RenderfarmError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,14 +85,34 @@ class Units(Protocol):
     def hold(self, task_id: str, held: bool) -> None:
         """Keep a task's open units from being placed, or let them be placed again."""
 
-    def cancel_open(self, task_id: str) -> list[Unit]:
-        """Cancel every unit of a task that has not ended; return them as they were."""
+    def cancel_open(self, task_id: str) -> None:
+        """Cancel every unit of a task that has not ended."""
+
+    def restart(self, task_id: str, states: Sequence[UnitState], unit_ids: Sequence[str] | None = None) -> int:
+        """Make the units of a task in these states (of these ids only) ready as if new; return how many they were.
+
+        What their outputs hold stays done.
+        """
+
+    def with_frames(self, task_id: str, frames: Collection[int]) -> list[tuple[str, UnitState, tuple[int, ...]]]:
+        """Return id, state and frames of each unit of a task that has one of these frames."""
+
+    def count(self, task_id: str, state: UnitState, unit_ids: Sequence[str] | None = None) -> int: ...
+    def pinned_blenders(self) -> list[tuple[str, str]]:
+        """Return each pair of a Blender version and the task whose ready units are bound to it."""
+
+    def repin(self, task_id: str, old: str, new: str) -> None:
+        """Bind a task's ready units to another Blender version."""
 
     def inspection(self, asset_id: str) -> Unit | None:
         """The inspect unit of an asset."""
 
-    def placeable(self, now: float, limit: int) -> list[Unit]:
-        """Ready units whose backoff is over and whose task is neither paused nor ended, first to go first."""
+    def placeable(self, now: float, limit: int, *, blenders: Collection[str], with_gpu: bool) -> list[Unit]:
+        """Ready units for these Blenders whose backoff is over and whose task is not paused, first to go first.
+
+        Args:
+            with_gpu: also those that need a GPU.
+        """
 
     def running(self) -> list[Unit]: ...
     def next_backoff(self, now: float) -> float | None:
@@ -112,7 +132,13 @@ class Attempts(Protocol):
 class Outputs(Protocol):
     def get(self, output_id: str) -> Output | None: ...
     def add(self, outputs: Sequence[Output]) -> None: ...
-    def remove(self, output_ids: Sequence[str]) -> None: ...
+    def present(self, output_ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that are there."""
+
+    def named(self, task_id: str, name: str) -> Output | None: ...
+    def remove(self, unit_ids: Sequence[str], frames: Collection[int]) -> list[Output]:
+        """Remove what these units have for these frames; return it."""
+
     def of_task(self, task_id: str, limit: int = 1_000_000, offset: int = 0) -> Page[Output]:
         """In order of camera folder and frame."""
 
@@ -127,6 +153,11 @@ class ExecutionLog(Protocol):
 
     def page(self, *, task_id: str | None = None, after: int = 0, limit: int = 1000) -> list[LogEntry]:
         """Entries with an id above ``after``, oldest first."""
+
+    def add_for_units(
+        self, entry: LogEntry, task_id: str, states: Sequence[UnitState], unit_ids: Sequence[str] | None
+    ) -> None:
+        """Append ``entry`` once for each unit of a task in these states (of these ids only), with its state as old."""
 
     def last_id(self) -> int: ...
 
@@ -153,7 +184,8 @@ class Workers(Protocol):
     def put(self, worker: Worker) -> None:
         """Insert or replace."""
 
-    def remove(self, worker_id: str) -> None: ...
+    def all_gone(self) -> None:
+        """Count on no worker until it is put again."""
 
 
 class Leader(Protocol):
@@ -228,6 +260,9 @@ class Queue(Protocol):
         """Take up to ``limit`` messages that nobody else holds; empty if there are none."""
 
     def acknowledge(self, tags: Sequence[int]) -> None: ...
+    def release(self, tags: Sequence[int]) -> None:
+        """Give back what was taken and could not be dealt with; it is delivered again."""
+
     def close(self) -> None: ...
 
 

@@ -7,17 +7,16 @@ from contextlib import contextmanager
 from functools import cached_property
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
 from renderfarm.db import migrate
 from renderfarm.db.assets import SqlAssets, SqlProjects
 from renderfarm.db.attempts import SqlAttempts
+from renderfarm.db.engine import farm_errors
 from renderfarm.db.log import SqlExecutionLog, SqlOutbox
 from renderfarm.db.outputs import SqlOutputs
 from renderfarm.db.tasks import SqlTasks
 from renderfarm.db.units import SqlUnits
 from renderfarm.db.workers import SqlLeader, SqlWorkers
-from renderfarm.errors import FarmUnavailable, StorageFull
 
 
 class SqlTransaction:
@@ -75,36 +74,22 @@ class SqlDatabase:
 
     def migrate(self) -> None:
         """Bring the schema up to date. Safe to call from several processes at once."""
-        with _farm_errors():
+        with farm_errors():
             migrate.upgrade(self.engine)
 
     @contextmanager
     def write(self) -> Iterator[SqlTransaction]:
-        with _farm_errors(), self.engine.begin() as connection:
+        with farm_errors(), self.engine.begin() as connection:
             yield SqlTransaction(connection)
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
-        with _farm_errors(), self.engine.connect().execution_options(writes=False) as connection, connection.begin():
+        with farm_errors(), self.engine.connect().execution_options(writes=False) as connection, connection.begin():
             yield SqlTransaction(connection)
 
     def check(self) -> None:
-        with _farm_errors():
+        with farm_errors():
             migrate.check_current(self.engine)
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-@contextmanager
-def _farm_errors() -> Iterator[None]:
-    """Raise the driver's word on the world outside as the farm's own; programming errors stay what they are."""
-    try:
-        yield
-    except DBAPIError as error:
-        text = str(error.orig)
-        if "disk is full" in text or "database or disk" in text:
-            raise StorageFull(f"the database has no room left: {text}") from error
-        if error.connection_invalidated or "locked" in text or "unable to open" in text or "disk I/O" in text:
-            raise FarmUnavailable(f"the database does not answer: {text}") from error
-        raise

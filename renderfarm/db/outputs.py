@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from renderfarm.db.rows import from_row, to_row
+from renderfarm.db.rows import batched_ids, from_row, to_row
 from renderfarm.db.tables import outputs
 from renderfarm.domain.models import Output
 from renderfarm.ports import Page
@@ -25,8 +25,24 @@ class SqlOutputs:
     def add(self, new_outputs: Sequence[Output]) -> None:
         self._connection.execute(insert(outputs), [to_row(output) for output in new_outputs])
 
-    def remove(self, output_ids: Sequence[str]) -> None:
-        self._connection.execute(delete(outputs).where(outputs.c.id.in_(output_ids)))
+    def present(self, output_ids: Sequence[str]) -> set[str]:
+        query = select(outputs.c.id).where(outputs.c.id.in_(output_ids))
+        return set(self._connection.execute(query).scalars())
+
+    def named(self, task_id: str, name: str) -> Output | None:
+        query = select(outputs).where(outputs.c.task_id == task_id, outputs.c.name == name)
+        row = self._connection.execute(query).mappings().first()
+        return None if row is None else from_row(Output, row)
+
+    def remove(self, unit_ids: Sequence[str], frames: Collection[int]) -> list[Output]:
+        removed: list[Output] = []
+        for part in batched_ids(unit_ids):
+            rows = self._connection.execute(select(outputs).where(outputs.c.unit_id.in_(part))).mappings()
+            undone = [output for output in (from_row(Output, row) for row in rows) if output.frame in frames]
+            for ids in batched_ids([output.id for output in undone]):
+                self._connection.execute(delete(outputs).where(outputs.c.id.in_(ids)))
+            removed += undone
+        return removed
 
     def of_task(self, task_id: str, limit: int = 1_000_000, offset: int = 0) -> Page[Output]:
         where = outputs.c.task_id == task_id
@@ -41,7 +57,8 @@ class SqlOutputs:
         return [from_row(Output, row) for row in self._connection.execute(query).mappings()]
 
     def unpublished(self, limit: int) -> list[Output]:
-        query = select(outputs).where(outputs.c.published.is_(False)).limit(limit)
+        where = outputs.c.published.is_(False)
+        query = select(outputs).where(where).order_by(outputs.c.committed_at).limit(limit)
         return [from_row(Output, row) for row in self._connection.execute(query).mappings()]
 
     def mark_published(self, output_ids: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -16,6 +16,7 @@ from renderfarm.domain.frames import format_frames, parse_frames
 from renderfarm.domain.render_settings import RenderSettings
 
 V = TypeVar("V")
+_IDS_PER_STATEMENT = 1000
 
 #: Columns that hold a value as JSON, by the value's type.
 _JSON_VALUES: Mapping[str, type] = {"facts": SceneFacts, "failure": Failure, "settings": RenderSettings}
@@ -59,3 +60,8 @@ def _to_column(name: str, value: Any) -> Any:
     if name in _JSON_VALUES:
         return _adapter(_JSON_VALUES[name]).dump_python(value, mode="json")
     return list(value) if isinstance(value, tuple) else value
+
+
+def batched_ids(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield ids in parts that fit into one statement: SQLite takes 32,766 parameters, and fewer plan faster."""
+    return (ids[start : start + _IDS_PER_STATEMENT] for start in range(0, len(ids), _IDS_PER_STATEMENT))

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.dialects import mysql
 
 metadata = MetaData(
     naming_convention={
@@ -38,7 +39,8 @@ _WORKER = String(64)
 #: SQLite counts up only in a column that is exactly INTEGER PRIMARY KEY.
 _COUNTER = BigInteger().with_variant(Integer, "sqlite")
 #: InnoDB's row format holds a path of this length in an index in four-byte characters.
-_PATH = String(700)
+#: Names that differ in case or accents only are different files.
+_PATH = String(700).with_variant(mysql.VARCHAR(700, collation="utf8mb4_bin"), "mysql", "mariadb")
 
 projects = Table(
     "projects",
@@ -121,6 +123,8 @@ units = Table(
     Column("state", _STATE, nullable=False),
     Column("held", Boolean, nullable=False),
     Column("priority", Integer, nullable=False),
+    # Minus the priority: an index that is read in one direction serves the scheduler, on every database.
+    Column("rank", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("worker_id", _WORKER),
@@ -135,7 +139,7 @@ units = Table(
     Index(None, "task_id", "position"),
     Index(None, "asset_id", "kind"),
     # The order in which the scheduler takes ready units, so that it reads only those it can place.
-    Index("ix_units_placeable", "state", "held", "priority", "task_id", "position"),
+    Index("ix_units_placeable", "state", "held", "rank", "task_id", "position"),
     Index(None, "state", "not_before"),
 )
 
@@ -196,6 +200,7 @@ execution_log = Table(
     Column("actor", _NAME, nullable=False),
     Column("revision", Integer),
     Index(None, "task_id", "id"),
+    sqlite_autoincrement=True,  # ids are events' ids, too: never given twice
 )
 
 outbox = Table(
@@ -205,6 +210,7 @@ outbox = Table(
     Column("topic", String(32), nullable=False),
     Column("key", _ID, nullable=False),
     Column("created_at", Double, nullable=False),
+    sqlite_autoincrement=True,  # a late relay must not remove a newer message of the same id
 )
 
 queue_messages = Table(
@@ -213,6 +219,7 @@ queue_messages = Table(
     Column("id", _COUNTER, primary_key=True, autoincrement=True),
     Column("topic", String(32), nullable=False),
     Column("key", _ID, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 workers = Table(

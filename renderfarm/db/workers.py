@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from renderfarm.db.rows import from_row, to_row
 from renderfarm.db.tables import leader, workers
 from renderfarm.domain.models import Worker
+from renderfarm.domain.states import WorkerState
 from renderfarm.errors import Deposed
 
 _SCHEDULER = "scheduler"
@@ -32,8 +33,8 @@ class SqlWorkers:
         if self._connection.execute(update(workers).where(workers.c.id == worker.id), row).rowcount == 0:
             self._connection.execute(insert(workers), row)
 
-    def remove(self, worker_id: str) -> None:
-        self._connection.execute(delete(workers).where(workers.c.id == worker_id))
+    def all_gone(self) -> None:
+        self._connection.execute(update(workers), {"state": WorkerState.GONE, "unit_id": None})
 
 
 class SqlLeader:

@@ -10,8 +10,8 @@ from renderfarm.errors import InvalidFrames
 #: Blender's own limits: MINAFRAME and MAXFRAME in DNA_scene_types.h.
 FRAME_MIN = -1_048_574
 FRAME_MAX = 1_048_574
-#: More than a day of film at 24 frames per second is taken for a mistake.
-FRAMES_PER_TASK_MAX = 2_100_000
+#: Almost three hours of film at 24 frames per second; more is taken for a mistake.
+FRAMES_PER_TASK_MAX = 250_000
 
 _PART = re.compile(r"^(-?\d+)(?:-(-?\d+)(?:x(\d+))?)?$", re.ASCII)
 _NUMBER_LENGTH_MAX = 9

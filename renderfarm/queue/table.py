@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine, delete, insert, select
 
+from renderfarm.db.engine import farm_errors
 from renderfarm.db.tables import queue_messages
 from renderfarm.ports import Delivery
 
@@ -19,12 +20,12 @@ class TableQueue:
 
     def publish(self, messages: Sequence[tuple[str, str]]) -> None:
         if messages:
-            with self._engine.begin() as connection:
+            with farm_errors(), self._engine.begin() as connection:
                 connection.execute(insert(queue_messages), [{"topic": topic, "key": key} for topic, key in messages])
 
     def take(self, limit: int) -> list[Delivery]:
         query = select(queue_messages).order_by(queue_messages.c.id).limit(limit + len(self._taken))
-        with self._engine.connect().execution_options(writes=False) as connection:
+        with farm_errors(), self._engine.connect().execution_options(writes=False) as connection:
             rows = connection.execute(query).mappings().all()
         deliveries = [
             Delivery(tag=row["id"], topic=row["topic"], key=row["key"]) for row in rows if row["id"] not in self._taken
@@ -34,9 +35,12 @@ class TableQueue:
 
     def acknowledge(self, tags: Sequence[int]) -> None:
         if tags:
-            with self._engine.begin() as connection:
+            with farm_errors(), self._engine.begin() as connection:
                 connection.execute(delete(queue_messages).where(queue_messages.c.id.in_(tags)))
             self._taken.difference_update(tags)
+
+    def release(self, tags: Sequence[int]) -> None:
+        self._taken.difference_update(tags)
 
     def close(self) -> None:
         self._taken.clear()

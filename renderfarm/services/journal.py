@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from renderfarm.domain.models import Asset, LogEntry, Task, Unit
-from renderfarm.domain.states import check_step
+from renderfarm.domain.states import UnitState, check_step
 from renderfarm.ports import Transaction
 
 SCHEDULER = "scheduler"
@@ -72,6 +72,11 @@ def unit_entry(
         attempt=unit.attempt or None,
         revision=revision,
     )
+
+
+def units_entry(cause: Cause, task: Task, new: UnitState) -> LogEntry:
+    """Return the entry for each of a task's units when many change at once; see ``ExecutionLog.add_for_units``."""
+    return replace(_task_entry(cause, "unit.state", None, new, task), asset_id=task.asset_id)
 
 
 def _task_entry(cause: Cause, event: str, old: str | None, new: str | None, task: Task) -> LogEntry:

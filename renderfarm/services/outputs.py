@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import BinaryIO
 
 from renderfarm.auth import Principal
 from renderfarm.domain.models import Output
-from renderfarm.errors import NotFound
+from renderfarm.errors import NotFound, RenderfarmError
 from renderfarm.ports import Farm, Page
 from renderfarm.services.tasks import readable_task
+
+log = logging.getLogger(__name__)
 
 _BATCH = 100
 
@@ -32,12 +35,39 @@ def open_output(farm: Farm, principal: Principal, task_id: str, output_id: str) 
 
 
 def publish_outputs(farm: Farm, outputs: Sequence[Output]) -> None:
-    """Let committed outputs appear as ``TASK/NAME`` in the object store, each as a whole."""
+    """Let committed outputs appear as ``TASK/NAME`` in the object store, each as a whole.
+
+    Raises:
+        NotFound, StorageFull, FarmUnavailable: one could not appear; the others have.
+    """
+    published: list[Output] = []
+    errors: list[RenderfarmError] = []
     for output in outputs:
-        farm.objects.publish(output.digest, published_name(output))
-    if outputs:
+        try:
+            farm.objects.publish(output.digest, published_name(output))
+        except RenderfarmError as error:
+            errors.append(error)
+        else:
+            published.append(output)
+    if published:
         with farm.database.write() as tx:
-            tx.outputs.mark_published([output.id for output in outputs])
+            tx.outputs.mark_published([output.id for output in published])
+            present = tx.outputs.present([output.id for output in published])
+        for output in published:
+            if output.id not in present:  # undone by a retry meanwhile
+                withdraw(farm, output)
+    if errors:
+        raise errors[0]
+
+
+def withdraw(farm: Farm, output: Output) -> None:
+    """Let an output that was undone disappear; what has taken its place since, if anything, stands instead."""
+    with farm.database.read() as tx:
+        successor = tx.outputs.named(output.task_id, output.name)
+    if successor is None:
+        farm.objects.unpublish(published_name(output))
+    else:
+        farm.objects.publish(successor.digest, published_name(successor))
 
 
 def publish_leftovers(farm: Farm, older_than_s: float) -> int:
@@ -45,7 +75,11 @@ def publish_leftovers(farm: Farm, older_than_s: float) -> int:
     with farm.database.read() as tx:
         unpublished = tx.outputs.unpublished(_BATCH)
     late = [output for output in unpublished if output.committed_at < farm.clock() - older_than_s]
-    publish_outputs(farm, late)
+    for output in late:
+        try:
+            publish_outputs(farm, [output])
+        except RenderfarmError as error:  # this one's file; the others' are no worse for it
+            log.error("output %s of task %s cannot appear: %s", output.name, output.task_id, error)
     return len(late)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from renderfarm.domain.blender_versions import choose_blender
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
 from renderfarm.domain.models import Attempt, Unit, Worker
 from renderfarm.domain.policy import Candidate, Slot, place
 from renderfarm.domain.states import AttemptState, TaskState, UnitState
+from renderfarm.errors import InvalidInput
 from renderfarm.ports import Farm, Transaction
-from renderfarm.services.journal import SCHEDULER, Cause, move_task, move_unit
+from renderfarm.services.journal import SCHEDULER, Cause, move_task, move_unit, note_task
+from renderfarm.services.nodes import available_blenders
 from renderfarm.services.results import fail_unit
 
 #: Ready units to look at for each free worker: enough to find one whose scene is open.
@@ -21,6 +25,8 @@ _CANDIDATES_PER_WORKER = 50
 def take_leadership(farm: Farm, holder: str) -> int:
     """Become the farm's scheduler; return the epoch that fences off the one before."""
     with farm.database.write() as tx:
+        # Workers of a former farm may be gone; those that live are heard of again within a second.
+        tx.workers.all_gone()
         return tx.leader.take(holder, farm.clock())
 
 
@@ -34,32 +40,45 @@ def place_units(farm: Farm, epoch: int, slots: Sequence[Slot], nodes: Mapping[st
     Raises:
         Deposed: another scheduler has taken over.
     """
-    free = sum(slot.free for slot in slots)
-    if free == 0:
+    if not any(slot.free for slot in slots):
         return []
     now = farm.clock()
     with farm.database.write() as tx:
         tx.leader.hold(epoch, now)
-        ready = {unit.id: unit for unit in tx.units.placeable(now, free * _CANDIDATES_PER_WORKER)}
-        placements = place([_candidate(unit) for unit in ready.values()], slots)
-        return [
+        # Ray does not know every kind of GPU. Where it knows of none, any worker may try, and its session finds out.
+        gpus_known = any(slot.gpus for slot in slots)
+        ready = _ready_units(tx, slots, gpus_known, now)
+        placements = place([_candidate(unit, gpus_known) for unit in ready.values()], slots)
+        leases = [
             _lease(farm, tx, ready[placement.unit_id], placement.worker_id, nodes[placement.worker_id], epoch, now)
             for placement in placements
         ]
+    return [lease for lease in leases if lease is not None]
 
 
-def _candidate(unit: Unit) -> Candidate:
+def _ready_units(tx: Transaction, slots: Sequence[Slot], gpus_known: bool, now: float) -> dict[str, Unit]:
+    """Return the first units for each kind of free worker: what none of them can take must not hide what they can."""
+    kinds = Counter((slot.blenders, slot.gpus > 0 or not gpus_known) for slot in slots if slot.free)
+    return {
+        unit.id: unit
+        for (blenders, with_gpu), free in kinds.items()
+        for unit in tx.units.placeable(now, free * _CANDIDATES_PER_WORKER, blenders=blenders, with_gpu=with_gpu)
+    }
+
+
+def _candidate(unit: Unit, gpus_known: bool) -> Candidate:
     return Candidate(
         unit_id=unit.id,
         order=(-unit.priority, unit.task_id or "", unit.position),
         asset_id=unit.asset_id,
         blenders=frozenset({unit.blender}),
-        needs_gpu=unit.needs_gpu,
+        needs_gpu=unit.needs_gpu and gpus_known,
         failed_on=frozenset(unit.failed_on),
     )
 
 
-def _lease(farm: Farm, tx: Transaction, unit: Unit, worker_id: str, node: str, epoch: int, now: float) -> Lease:
+def _lease(farm: Farm, tx: Transaction, unit: Unit, worker_id: str, node: str, epoch: int, now: float) -> Lease | None:
+    """Write a lease down; None if the unit has changed since it was read."""
     cause = Cause(reason=f"placed on {worker_id}", actor=SCHEDULER, at=now)
     revision = _start_task(tx, unit, cause)
     new = replace(
@@ -72,7 +91,8 @@ def _lease(farm: Farm, tx: Transaction, unit: Unit, worker_id: str, node: str, e
         progress=0.0,
         progress_note="",
     )
-    move_unit(tx, unit, new, cause, revision)
+    if not move_unit(tx, unit, new, cause, revision):
+        return None
     tx.attempts.add(
         Attempt(
             unit_id=unit.id,
@@ -142,3 +162,35 @@ def record_worker(farm: Farm, worker: Worker) -> None:
     """Write down how a worker was last seen."""
     with farm.database.write() as tx:
         tx.workers.put(worker)
+
+
+def repin_units(farm: Farm, epoch: int) -> None:
+    """Bind ready units to a Blender that the farm has, where theirs is gone: an upgrade must not strand them.
+
+    Units that no present Blender may render wait; the log says so once.
+    """
+    available = available_blenders(farm)
+    with farm.database.read() as tx:
+        stranded = [(version, task_id) for version, task_id in tx.units.pinned_blenders() if version not in available]
+    for version, task_id in stranded:
+        now = farm.clock()
+        with farm.database.write() as tx:
+            tx.leader.hold(epoch, now)
+            _repin(tx, task_id, version, available, now)
+
+
+def _repin(tx: Transaction, task_id: str, version: str, available: Sequence[str], now: float) -> None:
+    task = tx.tasks.lock(task_id)
+    asset = None if task is None else tx.assets.get(task.asset_id)
+    if task is None or asset is None:
+        raise LookupError(f"units of task {task_id} have no task or no asset")
+    try:
+        successor = choose_blender(available, asset.file_version, task.settings.blender)
+    except InvalidInput as error:
+        reason = f"waiting for Blender {version}, which no worker has: {error}"
+        if not any(entry.event == "task.waiting" and entry.reason == reason for entry in tx.log.page(task_id=task_id)):
+            note_task(tx, task, "task.waiting", Cause(reason=reason, actor=SCHEDULER, at=now))
+        return
+    tx.units.repin(task_id, version, successor)
+    reason = f"no worker has Blender {version} any more; what is left renders with {successor}"
+    note_task(tx, task, "task.blender", Cause(reason=reason, actor=SCHEDULER, at=now))

@@ -51,7 +51,8 @@ def get_status(farm: Farm, principal: Principal, task_id: str) -> TaskStatus:
     """Return a task's status. Raises NotFound."""
     with farm.database.read() as tx:
         task = readable_task(tx, principal, task_id)
-        in_work = _frames_in_work(tx, task)
+        running = _running_units(tx, task)
+    in_work = sum(unit.progress for unit in running)
     share = min(1.0, (task.frames_done + in_work) / task.frames_total) if task.frames_total else 0.0
     return TaskStatus(
         task_id=task.id,
@@ -59,23 +60,24 @@ def get_status(farm: Farm, principal: Principal, task_id: str) -> TaskStatus:
         progress=round(100.0 * share, 2),
         frames_done=task.frames_done,
         frames_total=task.frames_total,
-        eta_s=_eta_s(task, share, farm.clock()),
+        eta_s=_eta_s(task, in_work, len(running)),
         failure=task.failure,
         revision=task.revision,
     )
 
 
-def _frames_in_work(tx: Transaction, task: Task) -> float:
+def _running_units(tx: Transaction, task: Task) -> tuple[Unit, ...]:
     if task.state in TASK_ENDED or task.started_at is None:
-        return 0.0
-    return sum(unit.progress for unit in tx.units.of_task(task.id, [UnitState.RUNNING]).items)
+        return ()
+    return tx.units.of_task(task.id, [UnitState.RUNNING]).items
 
 
-def _eta_s(task: Task, share: float, now: float) -> float | None:
-    if task.state is not TaskState.RUNNING or task.started_at is None or share <= 0.0:
+def _eta_s(task: Task, in_work: float, workers: int) -> float | None:
+    """Return the seconds that the frames left take at the mean of those done, on the workers that work on it now."""
+    if task.state is not TaskState.RUNNING or task.frames_done == 0:
         return None
-    elapsed_s = now - task.started_at
-    return round(elapsed_s / share * (1.0 - share), 1)
+    frame_s = task.render_seconds / task.frames_done
+    return round((task.frames_total - task.frames_done - in_work) * frame_s / max(1, workers), 1)
 
 
 def list_units(

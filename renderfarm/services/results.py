@@ -192,9 +192,17 @@ def _settle(tx: Transaction, old: Task, new: Task, cause: Cause) -> None:
     if new.units_open > 0:
         touch_task(tx, old, new, cause)
         return
-    state = TaskState.FAILED if new.units_failed else TaskState.COMPLETED
-    reason = f"{new.units_failed} of {new.units_total} units failed" if new.units_failed else "all units succeeded"
+    state, reason = _end(new)
     move_task(tx, old, replace(new, state=state, finished_at=cause.at), replace(cause, reason=reason))
+
+
+def _end(task: Task) -> tuple[TaskState, str]:
+    """Return how a task without open units has ended, and why."""
+    if task.units_failed:
+        return TaskState.FAILED, f"{task.units_failed} of {task.units_total} units failed"
+    if task.frames_done < task.frames_total:  # some frames of a cancelled task were taken up again, not all
+        return TaskState.CANCELLED, f"{task.frames_total - task.frames_done} frames stay cancelled"
+    return TaskState.COMPLETED, "all units succeeded"
 
 
 def _locked(tx: Transaction, lease: Lease) -> tuple[Task | None, Unit]:

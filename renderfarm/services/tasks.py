@@ -11,11 +11,11 @@ from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.models import Asset, Task
 from renderfarm.domain.planning import plan
 from renderfarm.domain.render_settings import RenderSettings
-from renderfarm.domain.states import AssetState, TaskState
+from renderfarm.domain.states import UNIT_OPEN, AssetState, TaskState, UnitState
 from renderfarm.errors import AssetNotReady, InvalidAsset, InvalidInput, NotFound
 from renderfarm.ports import Farm, Page, TaskQuery, Transaction
 from renderfarm.services.assets import get_asset
-from renderfarm.services.journal import Cause, move_task, note_task, unit_entry
+from renderfarm.services.journal import Cause, move_task, note_task, units_entry
 from renderfarm.services.nodes import available_blenders
 from renderfarm.services.projects import DEFAULT_PROJECT
 
@@ -108,15 +108,11 @@ def cancel_task(farm: Farm, principal: Principal, task_id: str) -> Task:
     """End a task now; renders that run are killed. Raises NotFound, IllegalTransition."""
 
     def cancel(tx: Transaction, task: Task, cause: Cause) -> Task:
-        opened = tx.units.cancel_open(task.id)
-        tx.attempts.cancel_running(task.id, cause.at)
         new = replace(task, state=TaskState.CANCELLED, units_open=0, finished_at=cause.at)
         moved = move_task(tx, task, new, cause)
-        if opened:
-            entries = [
-                unit_entry(cause, "unit.state", unit.state, "cancelled", unit, moved.revision) for unit in opened
-            ]
-            tx.log.add(entries)
+        tx.log.add_for_units(units_entry(cause, moved, UnitState.CANCELLED), task.id, tuple(UNIT_OPEN), None)
+        tx.attempts.cancel_running(task.id, cause.at)
+        tx.units.cancel_open(task.id)
         return moved
 
     return _steer(farm, principal, task_id, "cancelled by request", cancel)

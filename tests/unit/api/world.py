@@ -199,7 +199,7 @@ class World:
         results.fail(self.farm, lease, failure, AttemptReport(log_digest=self._blob(b"oops"), peak_memory_bytes=None))
 
     def _admit(self) -> None:
-        admission.relay_outbox(self.farm)
+        admission.relay_outbox(self.farm, self._epoch)
         admission.admit_queued(self.farm, self._epoch)
 
     def _blob(self, content: bytes) -> str:

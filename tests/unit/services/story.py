@@ -175,7 +175,7 @@ class Story:
         return self.task(task.id)
 
     def admit(self) -> None:
-        admission.relay_outbox(self.farm)
+        admission.relay_outbox(self.farm, self.epoch)
         admission.admit_queued(self.farm, self.epoch)
 
     def place(self, *worker_ids: str) -> list[Lease]:

@@ -292,7 +292,7 @@ def test_status_counts_frames_in_work_and_foretells_the_end(story: Story, clock:
     results.renew(story.farm, second, 0.5, "Sample 8/16")
     status = progress.get_status(story.farm, LOCAL_OWNER, task.id)
     assert (status.status, status.progress, status.frames_done, status.frames_total) == (TaskState.RUNNING, 37.5, 1, 4)
-    assert status.eta_s == 10.0
+    assert status.eta_s == 5.0  # two and a half frames of two seconds, on one worker
     assert story.units(task.id)[1].progress_note == "Sample 8/16"
 
 

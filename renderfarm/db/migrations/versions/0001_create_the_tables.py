@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 revision = "0001"
 down_revision = None
@@ -26,6 +27,7 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(length=255), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_execution_log")),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("execution_log", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_execution_log_task_id_id"), ["task_id", "id"], unique=False)
@@ -45,6 +47,7 @@ def upgrade() -> None:
         sa.Column("key", sa.String(length=26), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "projects",
@@ -60,6 +63,7 @@ def upgrade() -> None:
         sa.Column("topic", sa.String(length=32), nullable=False),
         sa.Column("key", sa.String(length=26), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_queue_messages")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "workers",
@@ -160,6 +164,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("held", sa.Boolean(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("rank", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("worker_id", sa.String(length=64), nullable=True),
@@ -178,7 +183,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("units", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_units_asset_id_kind"), ["asset_id", "kind"], unique=False)
-        batch_op.create_index("ix_units_placeable", ["state", "held", "priority", "task_id", "position"], unique=False)
+        batch_op.create_index("ix_units_placeable", ["state", "held", "rank", "task_id", "position"], unique=False)
         batch_op.create_index(batch_op.f("ix_units_state_not_before"), ["state", "not_before"], unique=False)
         batch_op.create_index(batch_op.f("ix_units_task_id_position"), ["task_id", "position"], unique=False)
 
@@ -211,7 +216,13 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("frame", sa.Integer(), nullable=False),
         sa.Column("camera", sa.String(length=255), nullable=True),
-        sa.Column("name", sa.String(length=700), nullable=False),
+        sa.Column(
+            "name",
+            sa.String(length=700)
+            .with_variant(mysql.VARCHAR(collation="utf8mb4_bin", length=700), "mariadb")
+            .with_variant(mysql.VARCHAR(collation="utf8mb4_bin", length=700), "mysql"),
+            nullable=False,
+        ),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("media_type", sa.String(length=64), nullable=False),
