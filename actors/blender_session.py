@@ -72,7 +72,8 @@ class BlenderSession:
     ) -> BlenderSession:
         """Start Blender and wait until it answers.
 
-        Cancelling the wait kills it. Call this on a thread that outlives the session: the kernel kills the child when the thread ends.
+        Cancelling the wait kills Blender. Call it on a thread that outlives the session: the kernel kills the child
+        when the thread ends.
 
         Args:
             blender: which Blender to start.

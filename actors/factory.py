@@ -79,8 +79,9 @@ def start_scheduler(settings: Settings) -> Any:
     )
 
 
-def start_worker(settings: Settings, worker_id: str, node_id: str, address: str, threads: int) -> Any:
-    """Start a worker on a node, or find the one of that name that runs."""
+def start_worker(settings: Settings, worker_id: str, node_id: str, address: str, cpus: float) -> Any:
+    """Start a worker on a node, or find the one of that name that runs. It renders with a thread for each CPU."""
+    threads = max(1, int(cpus))
     return (
         ray.remote(WorkerActor)
         .options(
@@ -88,7 +89,7 @@ def start_worker(settings: Settings, worker_id: str, node_id: str, address: str,
             namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
-            num_cpus=threads,
+            num_cpus=cpus,
             # A worker that dies takes its session along; the scheduler starts a new one and knows why.
             max_restarts=0,
             max_task_retries=0,

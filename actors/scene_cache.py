@@ -51,7 +51,9 @@ class SceneCache:
         self._root.mkdir(parents=True, exist_ok=True)
         for trash in self._root.glob(f"{_TRASH}*"):  # left by a worker that was killed meanwhile
             shutil.rmtree(trash, ignore_errors=True)
-        sizes_bytes = {folder: _tree_bytes(folder) for folder in self._root.iterdir() if not folder.name.startswith(".")}
+        sizes_bytes = {
+            folder: _tree_bytes(folder) for folder in self._root.iterdir() if not folder.name.startswith(".")
+        }
         excess_bytes = sum(sizes_bytes.values()) + size_bytes - self._bytes_max
         for folder in sorted(sizes_bytes, key=_used_at):
             # Asked again just before the removal, as other workers use the cache, too.

@@ -39,6 +39,7 @@ class Scheduler:
         self._supervisor = Supervisor(farm.settings, start_worker, self.wake)
         self._recorded: dict[str, Worker] = {}
         self._epoch = 0
+        self._pinned_to: frozenset[str] = frozenset()
         self._last_tick = (time.monotonic(), farm.clock())
         self._steady_from = 0.0
         self._trouble: str | None = None
@@ -111,8 +112,7 @@ class Scheduler:
             placement.lose_worker(farm, epoch, loss.member.worker_id, loss.reason)
         if self._time_is_steady():
             placement.expire_leases(farm, epoch)
-        if supervisor.trouble is None:
-            placement.repin_units(farm, epoch)
+        self._repin_after_change()
         admission.relay_outbox(farm, epoch)
         admission.admit_queued(farm, epoch)
         self._cancel_unwanted()
@@ -120,6 +120,15 @@ class Scheduler:
             supervisor.dispatch(lease)
         self._record_workers(now)
         outputs.publish_leftovers(farm, _PUBLISH_AFTER_S)
+
+    def _repin_after_change(self) -> None:
+        """Look for units whose Blender is gone, once all workers are here and whenever their Blenders change."""
+        slots = self._supervisor.slots(self._farm.clock())
+        versions = frozenset(version for slot in slots for version in slot.blenders)
+        if self._supervisor.trouble is None and versions and versions != self._pinned_to:
+            self._record_workers(self._farm.clock())
+            placement.repin_units(self._farm, self._epoch)
+            self._pinned_to = versions
 
     def _time_is_steady(self) -> bool:
         """Tell whether leases can be judged by the clock.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError
+from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayError
 
 from actors.messages import Outcome, Pulse, WorkerInfo
+from actors.restarts import Restarts
 from renderfarm.domain.failures import RULES, SET_ASIDE_AFTER, SET_ASIDE_S, FailureKind
 from renderfarm.domain.leases import Lease
 from renderfarm.domain.models import Worker
@@ -20,9 +22,16 @@ from renderfarm.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_RESTART_AFTER_S = 3.0
-WorkerStarter = Callable[[Settings, str, str, str, int], Any]
-"""(settings, worker id, node id, node address, threads) → actor handle."""
+#: A worker that has said nothing for so many times ``lease_s`` is killed.
+_SILENCE_LEASES = 4
+_SILENCE_MIN_S = 30.0
+#: A worker at its start asks each Blender program for its version, and stores what its predecessor has left.
+_START_SILENCE_S = 300.0
+#: Time in which the scheduler itself did not listen says nothing about a worker.
+_LISTEN_GAP_MAX_S = 5.0
+
+WorkerStarter = Callable[[Settings, str, str, str, float], Any]
+"""(settings, worker id, node id, node address, CPUs) → actor handle."""
 
 
 @dataclass(kw_only=True)
@@ -31,8 +40,8 @@ class Member:
 
     worker_id: str
     handle: Any
-    description: Any
-    """The pending answer to ``describe``; done once ``info`` is set."""
+    description: Any | None = None
+    """The pending answer to ``describe``, until ``info`` is set."""
     info: WorkerInfo | None = None
     gpus: int = 0
     labels: dict[str, str] = field(default_factory=dict)
@@ -44,7 +53,9 @@ class Member:
     pulse_is_current: bool = False
     """Nothing was dispatched since the ping was sent, so its answer is not older than what we know."""
     heard: bool = False
-    """A ping was answered: what the worker does is known. A former scheduler may have given it work."""
+    """What the worker does is known from a current pulse. A former scheduler may have given it work."""
+    silent_s: float = 0.0
+    """For how long it has answered nothing."""
     open_scene: str | None = None
     consecutive_failures: int = 0
     set_aside_until: float | None = None
@@ -61,45 +72,69 @@ class Loss:
 
 
 class Supervisor:
-    """Used by the scheduler's one thread only. Nothing here blocks for longer than a call to Ray's control store."""
+    """Used by the scheduler's one thread only, but for ``trouble``.
 
-    def __init__(self, settings: Settings, start_worker: WorkerStarter, wake: Callable[[], None]) -> None:
+    Nothing here blocks for longer than a call to Ray's control store. Times are of the farm's clock, which people
+    set; how long something takes is measured by ``monotonic``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        start_worker: WorkerStarter,
+        wake: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.members: dict[str, Member] = {}
         self._settings = settings
         self._start_worker = start_worker
         self._wake = wake
-        self._restart_at: dict[str, float] = {}
+        self._monotonic = monotonic
+        self._restarts = Restarts()
+        self._wanted_ids: tuple[str, ...] = ()
+        self._listened_s = monotonic()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why not all workers are in service, in one line; None when they are."""
+        members = self.members
+        absent = [worker_id for worker_id in self._wanted_ids if not _in_service(members.get(worker_id))]
+        if not self._wanted_ids:
+            return "no node has a processor for a worker"
+        known = (self._restarts.reason(worker_id) for worker_id in absent)
+        return next((reason for reason in known if reason), f"{absent[0]} has not started yet" if absent else None)
 
     # --- keeping workers running ---------------------------------------------------------------------------
 
     def ensure_workers(self, now: float) -> None:
         """Start the workers that should be there and are not; those that a former scheduler started are adopted."""
-        for worker_id, node, threads in self._wanted():
-            if worker_id in self.members or self._restart_at.get(worker_id, 0.0) > now:
+        wanted = list(self._wanted())
+        self._wanted_ids = tuple(worker_id for worker_id, _, _ in wanted)
+        for worker_id, node, cpus in wanted:
+            if worker_id in self.members or not self._restarts.may_start(worker_id, self._monotonic()):
                 continue
             address = node["NodeManagerAddress"]
-            handle = self._start_worker(self._settings, worker_id, node["NodeID"], address, threads)
             self.members[worker_id] = Member(
                 worker_id=worker_id,
-                handle=handle,
-                description=self._watched(handle.describe.remote()),
+                handle=self._start_worker(self._settings, worker_id, node["NodeID"], address, cpus),
                 gpus=int(node["Resources"].get("GPU", 0)),
                 labels=dict(node.get("Labels") or {}),
                 last_seen_at=now,
             )
 
-    def _wanted(self) -> Iterator[tuple[str, dict[str, Any], int]]:
-        """Yield each worker that should run: its id, its node, its threads."""
+    def _wanted(self) -> Iterator[tuple[str, dict[str, Any], float]]:
+        """Yield each worker that should run: its id, its node, its CPUs."""
         taken: set[str] = set()
         for node in sorted(ray.nodes(), key=lambda node: str(node["NodeID"])):
-            if not node["Alive"]:
+            # A node without CPUs, a cluster's head for example, is to do no work.
+            if not node["Alive"] or not node["Resources"].get("CPU"):
                 continue
             host = node["NodeManagerHostname"]
             name = host if host not in taken else f"{host}-{node['NodeID'][:6]}"
             taken.add(host)
-            threads = max(1, int(node["Resources"].get("CPU", 1)) // self._settings.workers)
+            cpus = _cpu_share(node["Resources"]["CPU"], self._settings.workers)
             for slot in range(self._settings.workers):
-                yield f"{name}-{slot}", node, threads
+                yield f"{name}-{slot}", node, cpus
 
     # --- hearing from them -----------------------------------------------------------------------------------
 
@@ -107,29 +142,48 @@ class Supervisor:
         """Take in what the workers have answered since the last time, and ask again how they are."""
         outcomes: list[Outcome] = []
         losses: list[Loss] = []
+        earlier_s, self._listened_s = self._listened_s, self._monotonic()
+        passed_s = min(_LISTEN_GAP_MAX_S, self._listened_s - earlier_s)
         for member in list(self.members.values()):
+            member.silent_s += passed_s
             try:
                 outcome = self._listen_to(member, now)
-            except RayActorError as error:
-                if not isinstance(error, ActorDiedError):
-                    continue  # unavailable: what became of it is unknown, its lease will tell
-                losses.append(Loss(member=member, reason=_one_line(error)))
-                del self.members[member.worker_id]
-                self._restart_at[member.worker_id] = now + _RESTART_AFTER_S
-            else:
-                if outcome is not None:
-                    outcomes.append(outcome)
+            except (ActorDiedError, ActorUnschedulableError) as error:
+                losses.append(self._lose(member, _one_line(error)))
+                continue
+            if outcome is not None:
+                outcomes.append(outcome)
+            if member.silent_s > self._silence_max_s(member):
+                ray.kill(member.handle, no_restart=True)
+                losses.append(self._lose(member, f"it gave no sign of life for {member.silent_s:.0f} s and was killed"))
         return outcomes, losses
+
+    def _silence_max_s(self, member: Member) -> float:
+        return max(_SILENCE_LEASES * self._settings.lease_s, _SILENCE_MIN_S if member.info else _START_SILENCE_S)
+
+    def _lose(self, member: Member, reason: str) -> Loss:
+        del self.members[member.worker_id]
+        was_in_service = _in_service(member)
+        self._restarts.note_death(member.worker_id, reason, self._monotonic(), was_in_service=was_in_service)
+        log.warning("worker %s is lost: %s", member.worker_id, reason)
+        return Loss(member=member, reason=reason)
 
     def _listen_to(self, member: Member, now: float) -> Outcome | None:
         if member.info is None:
-            if _is_done(member.description):
-                member.info = ray.get(member.description)
-                member.last_seen_at = now
+            self._take_description(member, now)
             return None
         outcome = self._take_outcome(member, now)
         self._take_pulse(member, now)
         return outcome
+
+    def _take_description(self, member: Member, now: float) -> None:
+        if member.description is None:
+            member.description = self._watched(member.handle.describe.remote())
+        elif _is_done(member.description):
+            reference, member.description = member.description, None
+            member.info = self._answer(member, reference, now)
+            if member.info is not None:
+                self._restarts.note_service(member.worker_id)
 
     def _take_pulse(self, member: Member, now: float) -> None:
         if member.pulse is None:
@@ -139,29 +193,41 @@ class Supervisor:
             if not member.heard:
                 self._watched(member.pulse)
         elif _is_done(member.pulse):
-            pulse: Pulse = ray.get(member.pulse)
-            member.pulse = None
-            member.last_seen_at = now
-            member.heard = True
-            if member.pulse_is_current:
+            reference, member.pulse = member.pulse, None
+            pulse: Pulse | None = self._answer(member, reference, now)
+            if pulse is not None and member.pulse_is_current:
+                member.heard = True
                 member.lease, member.open_scene = pulse.lease, pulse.open_scene
 
     def _take_outcome(self, member: Member, now: float) -> Outcome | None:
         if member.outcome is None or not _is_done(member.outcome):
             return None
-        reference, member.outcome, member.lease = member.outcome, None, None
-        try:
-            outcome: Outcome = ray.get(reference)
-        except RayActorError:
-            raise
-        except RayError as error:
-            # The worker could not even write the failure down; the lease expires and the unit is tried again.
-            log.error("worker %s failed outside an attempt: %s", member.worker_id, _one_line(error))
-            return None
-        member.last_seen_at = now
+        reference, member.outcome = member.outcome, None
+        outcome: Outcome | None = self._answer(member, reference, now)
+        if outcome is None:
+            return None  # it may still be at work: the lease stands until a pulse says otherwise
+        member.lease = None
         member.open_scene = outcome.open_scene
         self._judge(member, outcome.failure, now)
         return outcome
+
+    def _answer(self, member: Member, reference: Any, now: float) -> Any:
+        """Return what a worker has answered; None if it could not be reached, or could not do as it was told.
+
+        Raises:
+            ActorDiedError, ActorUnschedulableError: it is no more.
+        """
+        try:
+            answer = ray.get(reference)
+        except (ActorDiedError, ActorUnschedulableError):
+            raise
+        except RayError as error:
+            log.warning("no answer from worker %s: %s", member.worker_id, _one_line(error))
+            # What it does is unknown, until it has answered a question that is asked from now on.
+            member.heard = member.pulse_is_current = False
+            return None
+        member.silent_s, member.last_seen_at = 0.0, now
+        return answer
 
     def _judge(self, member: Member, failure: FailureKind | None, now: float) -> None:
         """Set a worker aside that keeps failing while another does not: its node may be broken."""
@@ -248,6 +314,18 @@ def _slot(member: Member, info: WorkerInfo) -> Slot:
         gpus=member.gpus,
         open_scene=member.open_scene,
     )
+
+
+def _in_service(member: Member | None) -> bool:
+    return member is not None and member.info is not None
+
+
+def _cpu_share(cpus: float, workers: int) -> float:
+    """Return the CPUs of each worker: whole ones, or a part of one so that all workers find room.
+
+    Ray counts in ten-thousandths; rounded down, the parts do not make more than the whole.
+    """
+    return float(cpus // workers) if cpus >= workers else int(cpus / workers * 10_000) / 10_000
 
 
 def _is_done(reference: Any) -> bool:

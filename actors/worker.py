@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -13,17 +14,21 @@ from typing import Any, TypeVar
 import psutil
 
 from actors.attempt import AttemptRun
-from actors.blender_session import BlenderSession
+from actors.blender_session import BlenderSession, SessionFailed
 from actors.blenders import Blender, find_blenders
 from actors.leftovers import remember_session, sweep_leftovers
 from actors.messages import Outcome, Pulse, WorkerInfo
 from actors.scene_cache import SceneCache
+from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
 from renderfarm.errors import Conflict
 from renderfarm.ports import Farm
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+#: How long an attempt that is stopped, or is writing its last word, may take. The scheduler waits a little longer.
+_STOP_WAIT_S = 5.0
 
 
 class Worker:
@@ -41,6 +46,7 @@ class Worker:
         self._session_blender: Blender | None = None
         self._run: AttemptRun | None = None
         self._open_scene: str | None = None
+        self._stopping = False
         sweep_leftovers(farm, self.folder)
 
     async def describe(self) -> WorkerInfo:
@@ -63,8 +69,10 @@ class Worker:
         """Run one attempt to its end, and write that end to the database.
 
         Raises:
-            Conflict: the worker is still busy with another attempt.
+            Conflict: the worker is still busy with another attempt, or is about to end.
         """
+        if self._stopping:
+            raise Conflict(f"{self.worker_id} is stopping")
         if self._run is not None:
             raise Conflict(f"{self.worker_id} is busy with unit {self._run.lease.unit_id}")
         self._run = run = AttemptRun(self, lease)
@@ -95,35 +103,53 @@ class Worker:
 
     async def stop(self) -> None:
         """Kill what runs, and end Blender. The attempt stays as it is in the database: its lease will expire."""
+        self._stopping = True
         if self._run is not None:
             self._run.stop()
-        if self._session is not None:
-            self._session.kill()
-            await self._session.close()
-        self._session = None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_WAIT_S):
+                    await self._run.ended.wait()
+        self.kill_session()
+        await self._close_session()
 
     async def session(self, version: str, log_path: Path) -> BlenderSession:
         """Return a living session of that Blender version: the warm one if it fits, else a new one.
 
         Raises:
-            SessionFailed: Blender does not start.
+            SessionFailed: this worker has no such Blender, or it does not start.
+            OSError: the node's disk does not take what a session needs.
         """
-        blender = next(blender for blender in self._blenders if blender.version == version)
-        if self._session is not None:
-            if self._session.alive and self._session_blender == blender:
-                return self._session
-            await self._session.close()
-            self._session = None
-        self._session = await BlenderSession.start(
+        blender = self._blender(version)
+        if self._session is not None and self._session.alive and self._session_blender == blender:
+            return self._session
+        await self._close_session()
+        session = await BlenderSession.start(
             blender,
             folder=self.folder / "session",
             log_path=log_path,
             start_timeout_s=self.farm.settings.start_timeout_s,
             threads=self.threads,
         )
-        self._session_blender = blender
-        remember_session(self.folder, self._session.pid)
-        return self._session
+        self._session, self._session_blender = session, blender
+        try:
+            remember_session(self.folder, session.pid)
+        except OSError:
+            session.kill()  # one that nobody would find again
+            raise
+        return session
+
+    def _blender(self, version: str) -> Blender:
+        for blender in self._blenders:
+            if blender.version == version:
+                return blender
+        present = ", ".join(blender.version for blender in self._blenders)
+        message = f"{self.worker_id} has no Blender {version}, only {present}"
+        raise SessionFailed(Failure(kind=FailureKind.CRASH, message=message))
+
+    async def _close_session(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
     def kill_session(self) -> None:
         """Kill Blender, whatever it does."""

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 20.0
 _EXIT_TIMEOUT_S = 10.0
+_READY_TIMEOUT_S = 90.0
+_LOOK_EVERY_S = 0.1
 _FOLDER_PREFIX = "renderfarm-ray-"
 #: A farm that has only just made its folder may not have locked it yet.
 _LOCKED_WITHIN_S = 60.0
@@ -62,8 +64,9 @@ class EmbeddedFarm:
             self._stack.enter_context(_only_one(settings.data))
             close_farm(prepare_farm(settings, RayCompute()))
             self._stack.enter_context(_running_ray(settings))
-            self._stack.enter_context(_running_scheduler(settings))
+            scheduler = self._stack.enter_context(_running_scheduler(settings))
             self._stack.enter_context(_running_api(settings))
+            _wait_until_ready(scheduler)
             self._stack = self._stack.pop_all()
         return self
 
@@ -155,10 +158,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _running_scheduler(settings: Settings) -> Iterator[None]:
+def _running_scheduler(settings: Settings) -> Iterator[Any]:
     scheduler = start_scheduler(settings)
     try:
-        yield
+        yield scheduler
     finally:
         try:
             ray.get(scheduler.stop.remote(), timeout=_STOP_TIMEOUT_S)
@@ -179,6 +182,15 @@ def _running_api(settings: Settings) -> Iterator[None]:
         yield
     finally:
         serve.shutdown()
+
+
+def _wait_until_ready(scheduler: Any) -> None:
+    """Wait until the scheduler is in charge and every worker has said what it is."""
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while (health := ray.get(scheduler.health.remote(), timeout=_READY_TIMEOUT_S)) != "ok":
+        if time.monotonic() > deadline:
+            raise FarmUnavailable(f"the farm does not get ready: {health}")
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _free_port(host: str) -> int:
