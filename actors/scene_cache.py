@@ -51,11 +51,10 @@ class SceneCache:
         self._root.mkdir(parents=True, exist_ok=True)
         for trash in self._root.glob(f"{_TRASH}*"):  # left by a worker that was killed meanwhile
             shutil.rmtree(trash, ignore_errors=True)
-        sizes_bytes = {
-            folder: _tree_bytes(folder) for folder in self._root.iterdir() if not folder.name.startswith(".")
-        }
+        scenes = [folder for folder in self._root.iterdir() if not folder.name.startswith(".")]
+        sizes_bytes = {folder: _tree_bytes(folder) for folder in scenes}
         excess_bytes = sum(sizes_bytes.values()) + size_bytes - self._bytes_max
-        for folder in sorted(sizes_bytes, key=_used_at):
+        for folder in sorted(scenes, key=_used_at):
             # Asked again just before the removal, as other workers use the cache, too.
             if excess_bytes <= 0 or _used_at(folder) > now - _KEEP_S:
                 return

@@ -100,7 +100,7 @@ class Supervisor:
         members = self.members
         absent = [worker_id for worker_id in self._wanted_ids if not _in_service(members.get(worker_id))]
         if not self._wanted_ids:
-            return "no node has a processor for a worker"
+            return "no node with processors is known yet"
         known = (self._restarts.reason(worker_id) for worker_id in absent)
         return next((reason for reason in known if reason), f"{absent[0]} has not started yet" if absent else None)
 
@@ -171,6 +171,7 @@ class Supervisor:
     def _listen_to(self, member: Member, now: float) -> Outcome | None:
         if member.info is None:
             self._take_description(member, now)
+        if member.info is None:
             return None
         outcome = self._take_outcome(member, now)
         self._take_pulse(member, now)

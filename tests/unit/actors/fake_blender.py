@@ -1,0 +1,182 @@
+"""A worker on a real farm, whose Blender is a stand-in and whose database fails when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from actors.blender_session import FrameDone, Progress, SessionCancelled
+from actors.blenders import Blender
+from actors.messages import Outcome
+from actors.worker import Worker
+from renderfarm.domain.facts import SceneFacts
+from renderfarm.domain.leases import Lease
+from renderfarm.domain.models import AssetFile, Task, Unit
+from renderfarm.errors import FarmUnavailable
+from renderfarm.ports import Database, Farm, Transaction
+from renderfarm.wiring import close_farm
+from tests.unit.services.story import BLENDER, Clock, Story, make_farm
+
+
+class MoodyDatabase:
+    """Raises what it is told to, so many times, before it works again."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.troubles: list[Exception] = []
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        if self.troubles:
+            raise self.troubles.pop()
+        with self._database.write() as tx:
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        with self._database.read() as tx:
+            yield tx
+
+    def check(self) -> None:
+        self._database.check()
+
+    def close(self) -> None:
+        self._database.close()
+
+
+@dataclass
+class Gates:
+    """Where the stand-in waits until the test lets it go on."""
+
+    start: asyncio.Event = field(default_factory=asyncio.Event)
+    frame: asyncio.Event = field(default_factory=asyncio.Event)
+    after_last_frame: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        for gate in (self.start, self.frame, self.after_last_frame):
+            gate.set()
+
+
+class FakeSession:
+    """Renders at once; like the real one, it is killed by whatever else than a reply ends a request."""
+
+    all: list[FakeSession]
+    gates: Gates
+    refusal: Exception | None
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.pid = psutil.Process().pid
+        self.open_scene: Path | None = None
+        self.peak_memory_bytes = 1
+        self.all.append(self)
+
+    @classmethod
+    async def start(cls, _blender: Blender, **_options: object) -> FakeSession:
+        if cls.refusal is not None:
+            raise cls.refusal
+        session = cls()
+        try:
+            await cls.gates.start.wait()
+        except BaseException:
+            session.kill()
+            raise
+        return session
+
+    async def inspect(self, scene_path: Path, *, log_path: Path, open_timeout_s: float) -> SceneFacts:
+        raise NotImplementedError
+
+    async def render(
+        self,
+        *,
+        frames: Sequence[int],
+        output_dir: Path,
+        log_path: Path,
+        scene_path: Path,
+        on_progress: Callable[[Progress], None],
+        on_frame: Callable[[FrameDone], Awaitable[None]],
+        **_options: object,
+    ) -> None:
+        self.open_scene = scene_path
+        _write(log_path, "Blender said something")
+        try:
+            for frame in frames:
+                await self.gates.frame.wait()
+                picture = output_dir / f"{frame:04d}.png"
+                _write(picture, "picture")
+                await on_frame(FrameDone(frame=frame, files=(str(picture),), render_seconds=1.0))
+            await self.gates.after_last_frame.wait()
+            if not self.alive:
+                raise SessionCancelled("the session was killed on request")
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        self.alive = False
+        self.open_scene = None
+
+    async def close(self) -> None:
+        self.kill()
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+class Bench:
+    """One worker ``w1`` and what happens to its attempts."""
+
+    def __init__(self, folder: Path) -> None:
+        clock = Clock()
+        farm = make_farm(folder / "data", clock, itertools.count(1))
+        self.database = MoodyDatabase(farm.database)
+        settings = farm.settings.model_copy(update={"lease_s": 0.3, "heartbeat_s": 0.02})
+        self.farm: Farm = replace(farm, database=self.database, settings=settings)
+        self.story = Story(self.farm, clock)
+        self.worker = Worker(self.farm, "w1", "127.0.0.1", threads=1)
+        self._scene = folder / "shot.blend"
+        self._scene.write_text("0123456789")
+
+    def task(self, frames: str = "1") -> tuple[Task, Lease]:
+        """Submit a task whose scene is in the store, and place its first unit."""
+        file = AssetFile(path="shot.blend", digest=self.farm.objects.put(self._scene), size_bytes=10)
+        asset = replace(self.story.asset(), id=self.farm.new_id(), name="stored", files=(file,))
+        with self.farm.database.write() as tx:
+            tx.assets.add(asset)
+        task = self.story.admitted(asset, frames=frames)
+        return task, self.story.place()[0]
+
+    def unit(self, task: Task) -> Unit:
+        return self.story.units(task.id)[0]
+
+    def trouble(self, times: int, error: Exception | None = None) -> None:
+        """Let the next transactions that write fail."""
+        self.database.troubles = [error or FarmUnavailable("the database is locked")] * times
+
+    def close(self) -> None:
+        close_farm(self.farm)
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    for _ in range(int(seconds / 0.005)):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError
+
+
+def executing(worker: Worker, lease: Lease) -> asyncio.Task[Outcome]:
+    execution: Coroutine[Any, Any, Outcome] = worker.execute(lease)
+    return asyncio.create_task(execution)
+
+
+BLENDERS = (Blender(version=BLENDER, argv_prefix=("blender",)),)

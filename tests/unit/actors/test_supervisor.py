@@ -1,0 +1,190 @@
+"""What the supervisor makes of its workers' answers, and of their silence."""
+
+from __future__ import annotations
+
+import pytest
+from ray.exceptions import ActorUnschedulableError, RayTaskError
+
+import actors.supervisor
+from actors.messages import Outcome, Pulse
+from actors.supervisor import Loss, Supervisor
+from renderfarm.settings import Settings
+from tests.unit.actors.fake_ray import DEAD, IDLE, INFO, NODE, UNAVAILABLE, FakeRay, Handle, lease, outcome
+
+BROKEN = RayTaskError("execute", "Traceback\nConflict: vm-0 is busy", ValueError("busy"))
+
+
+class World:
+    def __init__(self, ray: FakeRay, workers: int = 1) -> None:
+        self.ray = ray
+        settings = Settings(workers=workers, lease_s=15.0)
+        self.supervisor = Supervisor(settings, ray.start_worker, lambda: None, lambda: ray.now)
+
+    def tick(self, after_s: float = 1.0) -> tuple[list[Outcome], list[Loss]]:
+        self.ray.now += after_s
+        self.supervisor.ensure_workers(self.ray.now)
+        return self.supervisor.listen(self.ray.now)
+
+    @property
+    def handle(self) -> Handle:
+        return self.ray.handles[-1]
+
+    def in_service(self) -> None:
+        """Start the worker and hear from it."""
+        self.tick()
+        self.handle.describe.last.give(INFO)
+        self.tick()
+        self.tick()
+        self.pulse(IDLE)
+        assert self.is_free()
+
+    def pulse(self, pulse: Pulse | Exception) -> None:
+        """Answer the ping under way."""
+        self.handle.ping.last.give(pulse)
+        self.tick()
+        self.tick()
+
+    def is_free(self) -> bool:
+        slots = self.supervisor.slots(self.ray.now)
+        return bool(slots) and slots[0].free
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    ray = FakeRay()
+    monkeypatch.setattr(actors.supervisor, "ray", ray)
+    return World(ray)
+
+
+def test_a_worker_is_free_once_its_pulse_says_so(world: World) -> None:
+    world.in_service()
+
+
+def test_an_attempts_way(world: World) -> None:
+    world.in_service()
+    world.supervisor.dispatch(lease())
+    world.pulse(Pulse(lease=None, open_scene=None))  # asked for before the lease reached the worker
+    assert not world.is_free()
+    world.handle.execute.last.give(outcome())
+    outcomes, _ = world.tick()
+    assert outcomes == [outcome()]
+    assert world.is_free()
+    assert world.supervisor.members["vm-0"].open_scene == "scene"
+
+
+@pytest.mark.parametrize("error", [UNAVAILABLE, BROKEN])
+def test_a_pulse_that_fails_is_asked_for_again(world: World, error: Exception) -> None:
+    world.in_service()
+    world.pulse(error)
+    assert not world.is_free()
+    world.pulse(IDLE)
+    assert world.is_free()
+
+
+@pytest.mark.parametrize("error", [UNAVAILABLE, BROKEN])
+def test_an_outcome_that_is_unknown_leaves_the_lease_until_a_fresh_pulse(world: World, error: Exception) -> None:
+    world.in_service()
+    world.supervisor.dispatch(lease())
+    world.tick()
+    stale = world.handle.ping.last
+    world.handle.execute.last.give(error)
+    world.tick()
+    member = world.supervisor.members["vm-0"]
+    assert (member.lease, world.is_free()) == (lease(), False)
+    stale.give(IDLE)  # asked for while the attempt was thought to run
+    world.tick()
+    world.tick()
+    assert (member.lease, world.is_free()) == (lease(), False)
+    world.pulse(Pulse(lease=lease(), open_scene=None))
+    assert (member.lease, world.is_free()) == (lease(), False)
+    world.pulse(IDLE)
+    assert (member.lease, world.is_free()) == (None, True)
+
+
+@pytest.mark.parametrize("error", [UNAVAILABLE, BROKEN])
+def test_a_description_that_fails_is_asked_for_again(world: World, error: Exception) -> None:
+    world.tick()
+    world.handle.describe.last.give(error)
+    world.tick()
+    world.tick()
+    assert len(world.handle.describe.calls) == 2
+    world.handle.describe.last.give(INFO)
+    world.tick()
+    assert world.supervisor.trouble is None
+
+
+@pytest.mark.parametrize("error", [DEAD, ActorUnschedulableError("the node is gone")])
+def test_a_worker_that_dies_is_lost_and_started_again(world: World, error: Exception) -> None:
+    world.in_service()
+    world.handle.ping.last.give(error)
+    _, [loss] = world.tick()
+    assert loss.member.worker_id == "vm-0"
+    assert (world.supervisor.trouble or "").startswith("vm-0 has died: ")
+    world.tick(2.9)
+    assert len(world.ray.handles) == 1
+    world.in_service()
+    assert len(world.ray.handles) == 2
+    assert world.supervisor.trouble is None
+
+
+def test_a_worker_that_keeps_dying_at_its_start_is_started_ever_less_often(world: World) -> None:
+    assert world.supervisor.trouble == "no node with processors is known yet"
+    world.tick()
+    assert world.supervisor.trouble == "vm-0 has not started yet"
+    for pause_s in (3, 6, 12, 24, 48, 60, 60):
+        starts = len(world.ray.handles)
+        world.handle.describe.last.give(DEAD)
+        world.tick()
+        assert (world.supervisor.trouble or "").startswith("vm-0 does not start: ")
+        world.tick(pause_s - 0.5)
+        assert len(world.ray.handles) == starts
+        world.tick(0.5)
+        assert len(world.ray.handles) == starts + 1
+
+
+def test_a_worker_that_is_silent_is_killed(world: World) -> None:
+    world.in_service()
+    losses: list[Loss] = []
+    for second in range(1, 70):
+        losses += world.tick()[1]
+        assert bool(losses) == (second > 59), second
+        if losses:
+            break
+    assert world.ray.killed == [losses[0].member.handle]
+    assert "no sign of life for 61 s" in losses[0].reason
+
+
+def test_a_worker_that_stays_unreachable_is_killed(world: World) -> None:
+    world.in_service()
+    while not world.ray.killed:
+        assert len(world.handle.ping.calls) < 50
+        world.pulse(UNAVAILABLE)
+    assert len(world.ray.killed) == 1
+
+
+def test_a_scheduler_that_did_not_listen_blames_nobody(world: World) -> None:
+    world.in_service()
+    world.handle.ping.last.give(IDLE)
+    world.tick(3600.0)
+    world.tick(3600.0)  # the question is only now asked
+    world.handle.ping.last.give(IDLE)
+    world.tick()
+    assert not world.ray.killed
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "share"), [(2.0, 1, 2.0), (5.0, 2, 2.0), (2.0, 2, 1.0), (2.0, 3, 0.6666), (1.0, 4, 0.25)]
+)
+def test_all_workers_find_room(monkeypatch: pytest.MonkeyPatch, cpus: float, workers: int, share: float) -> None:
+    ray = FakeRay(all_nodes=[NODE | {"Resources": {"CPU": cpus}}])
+    monkeypatch.setattr(actors.supervisor, "ray", ray)
+    World(ray, workers).tick()
+    assert ray.cpus == [share] * workers
+    assert sum(ray.cpus) <= cpus
+
+
+def test_a_node_without_cpus_gets_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay(all_nodes=[NODE | {"Resources": {}}, NODE | {"Alive": False}])
+    monkeypatch.setattr(actors.supervisor, "ray", ray)
+    World(ray).tick()
+    assert not ray.handles
