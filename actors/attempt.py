@@ -45,6 +45,7 @@ class AttemptRun:
         self._worker = worker
         self._folder = worker.folder / f"{lease.unit_id}-{lease.attempt}"
         self.log_path = self._folder / "blender.log"
+        self._output_dir = self._folder / "output"
         self._progress = Progress(frame=0, fraction=0.0, note="preparing", memory_bytes=0)
         self._frames_left = 0
         self._peak_memory_bytes = 0
@@ -135,7 +136,7 @@ class AttemptRun:
         await session.render(
             script=generate_script(unit_spec(assignment.task, assignment.unit, assignment.asset)),
             scene_path=scene_path,
-            output_dir=self._folder / "output",
+            output_dir=self._output_dir,
             frames=assignment.frames,
             log_path=self.log_path,
             open_timeout_s=settings.open_timeout_s,
@@ -151,7 +152,7 @@ class AttemptRun:
 
     async def _commit(self, done: FrameDone) -> None:
         """Store a frame's files, then make them part of the task."""
-        files = [await self._insist(_store, Path(path)) for path in done.files]
+        files = [await self._insist(_store, Path(path), self._output_dir) for path in done.files]
         self._frames_left -= 1
         arguments = (self.lease, done.frame, files, done.render_seconds)
         if self._frames_left > 0:
@@ -240,9 +241,9 @@ class AttemptRun:
             self._worker.cache.touch(self.asset_id, farm.clock())
 
 
-def _store(farm: Farm, path: Path) -> RenderedFile:
+def _store(farm: Farm, path: Path, output_dir: Path) -> RenderedFile:
     """Move a frame's file into the object store."""
     size_bytes = path.stat().st_size
     digest = farm.objects.put(path)
     path.unlink()
-    return RenderedFile(name=path.name, digest=digest, size_bytes=size_bytes)
+    return RenderedFile(name=path.relative_to(output_dir).as_posix(), digest=digest, size_bytes=size_bytes)

@@ -214,6 +214,7 @@ def render_frame(scene: bpy.types.Scene, frame: int, output_dir: str) -> list[st
 
 def _render_into(scene: bpy.types.Scene, frame: int, folder: str) -> None:
     render = scene.render
+    nodes = _keep_file_outputs(scene, folder)
     before = (render.filepath, render.use_overwrite, render.use_placeholder, scene.frame_start, scene.frame_end)
     try:
         render.filepath = _literal(f"{folder}/") + re.split(r"[/\\]", render.filepath)[-1]
@@ -229,6 +230,47 @@ def _render_into(scene: bpy.types.Scene, frame: int, folder: str) -> None:
             bpy.ops.render.render(write_still=True, scene=scene.name)
     finally:
         render.filepath, render.use_overwrite, render.use_placeholder, scene.frame_start, scene.frame_end = before
+        for node, name, path in nodes:
+            setattr(node, name, path)
+
+
+def _keep_file_outputs(scene: bpy.types.Scene, folder: str) -> list[tuple[Any, str, str]]:
+    """Let File Output nodes write below ``folder``; return what to set back: node, attribute, path.
+
+    They may name any path of this machine; so their files become outputs of the frame instead.
+    """
+    if hasattr(scene, "compositing_node_group"):  # since Blender 5.0
+        trees = [scene.compositing_node_group]
+    else:
+        trees = [scene.node_tree if scene.use_nodes else None]
+    kept = []
+    for node in _file_outputs(trees):
+        name = "directory" if hasattr(node, "directory") else "base_path"
+        path = getattr(node, name)
+        kept.append((node, name, path))
+        # Up to Blender 4.5, the path of a multilayer file ends with the beginning of the file's name.
+        is_file = name == "base_path" and node.format.file_format == "OPEN_EXR_MULTILAYER"
+        last = re.split(r"[/\\]", path)[-1] if is_file else ""
+        place = Path(folder, re.sub(r"[^\w.\- ]", "_", node.name).strip(" .") or "File Output")
+        place.mkdir(exist_ok=True)
+        setattr(node, name, _literal(f"{place}/") + last)
+    return kept
+
+
+def _file_outputs(trees: list[Any]) -> list[Any]:
+    """Return the File Output nodes of node trees and of the groups in them."""
+    found, seen = [], set()
+    while trees:
+        tree = trees.pop()
+        if tree is None or tree.name in seen:
+            continue
+        seen.add(tree.name)
+        for node in tree.nodes:
+            if node.type == "OUTPUT_FILE":
+                found.append(node)
+            elif node.type == "GROUP":
+                trees.append(node.node_tree)
+    return found
 
 
 def _literal(path: str) -> str:

@@ -8,6 +8,7 @@ Prints one line of JSON when the farm is ready, or when it cannot start. Everyth
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -30,17 +31,17 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     try:
+        if options.stop_on_eof:
+            threading.Thread(target=_stop_at_eof, args=(stop,), daemon=True).start()
         settings = _settings(options)
         _log_to(settings.data / "logs")
         prepare_ray_environment()
         # Imported late: Ray takes a second, reads the environment, and a wrong setting should be told at once.
-        from serve_app.embedded import EmbeddedFarm
+        from serve_app.embedded import EmbeddedFarm, StoppedAtStart
 
-        with EmbeddedFarm(settings) as farm:
+        with contextlib.suppress(StoppedAtStart), EmbeddedFarm(settings, stop) as farm:
             _say({"event": "ready", "url": farm.url, "pid": farm.pid, "data": str(settings.data)})
             with farm.announced() if options.announce else farm.unannounced():
-                if options.stop_on_eof:
-                    threading.Thread(target=_stop_at_eof, args=(stop,), daemon=True).start()
                 stop.wait()
     except (RenderfarmError, ValidationError, OSError) as error:
         logging.getLogger(__name__).exception("the farm cannot run")
@@ -78,8 +79,9 @@ def _stop_at_eof(stop: threading.Event) -> None:
 
 
 def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    # Whoever started the farm may be gone; that is told by the end of standard input.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
 
 
 def _one_line(error: BaseException) -> str:

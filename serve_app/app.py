@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.types import Scope
 
 import renderfarm
@@ -40,7 +41,9 @@ def create_app(
         send_request_id: answer with ``X-Request-Id``; off behind Ray Serve, whose proxy does.
         asset_wait_s: how long a submission waits while its asset is being inspected.
     """
-    app = FastAPI(
+    # The page's scripts come from here: a farm may have no way out, and its owner's browser no business elsewhere.
+    app = FastAPIOffline(
+        redoc_url=None,
         title="renderfarm",
         version=renderfarm.__version__,
         description=openapi.DESCRIPTION,

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -42,6 +43,10 @@ _LOCKED_WITHIN_S = 60.0
 _OWNER_FILE = "owner.lock"
 
 
+class StoppedAtStart(Exception):
+    """The farm was told to stop before it was ready."""
+
+
 class EmbeddedFarm:
     """Everything that ``with`` starts, its end takes down: no process and no temporary file is left behind.
 
@@ -49,7 +54,9 @@ class EmbeddedFarm:
         FarmUnavailable: no Blender, the data folder or the port is in use, or Ray does not start.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        """``stop``, once set, ends a start at its next step with StoppedAtStart."""
+        self._stop = stop
         port = settings.port or _free_port(settings.host)
         self._settings = settings.model_copy(update={"port": port})
         self._stack = ExitStack()
@@ -63,12 +70,19 @@ class EmbeddedFarm:
             find_blenders(settings.blender)
             self._stack.enter_context(_only_one(settings.data))
             close_farm(prepare_farm(settings, RayCompute()))
+            self._go_on()
             self._stack.enter_context(_running_ray(settings))
+            self._go_on()
             scheduler = self._stack.enter_context(_running_scheduler(settings))
             self._stack.enter_context(_running_api(settings))
+            self._go_on()
             _wait_until_ready(scheduler)
             self._stack = self._stack.pop_all()
         return self
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise StoppedAtStart
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

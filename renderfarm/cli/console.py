@@ -56,6 +56,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+def shortened(text: str, length: int = 40) -> str:
+    """Cut a name so that a table stays readable."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def duration(seconds: float | None) -> str:
     """Write a time for people: ``3.4 s``, ``1:02:03``."""
     if seconds is None:

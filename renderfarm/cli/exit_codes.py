@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from renderfarm.domain.states import TaskState
-from renderfarm.errors import Conflict, Forbidden, InvalidInput, NotFound, RenderfarmError
+from renderfarm.errors import Conflict, Forbidden, InvalidInput, NotFound, RenderfarmError, StorageFull
 
 COMPLETED = 0
 TASK_FAILED = 1
 """The task ended without all its frames: failed, or cancelled by somebody."""
 BAD_INPUT = 2
-"""Bad usage or input: asking again in the same way would not help."""
+"""Bad usage or input, or no room on a disk: asking again in the same way would not help."""
 UNAVAILABLE = 3
-"""No farm, or one that cannot serve now: no room, a service down, a broken connection."""
+"""No farm, or one that cannot serve now: a service down, a broken connection."""
 INTERRUPTED = 130
 """Ctrl-C, as shells count it."""
 
-_INPUT_ERRORS = (InvalidInput, NotFound, Forbidden, Conflict)
+_INPUT_ERRORS = (InvalidInput, NotFound, Forbidden, Conflict, StorageFull)
 
 
 def of_error(error: RenderfarmError) -> int:

@@ -24,6 +24,8 @@ def check_scene(scene: Path) -> None:
     """Raise InvalidAsset unless the file is a whole .blend."""
     if not scene.exists():
         raise InvalidAsset(f"no such file: {scene}")
+    if not scene.is_file():
+        raise InvalidAsset(f"not a file: {scene}")
     try:
         with scene.open("rb") as stream:
             check_blend(stream)
@@ -94,6 +96,8 @@ def wait_inspected(client: FarmClient, asset: JSON) -> JSON:
             asset = client.get_asset(asset["id"])
     if asset["status"] == AssetState.REJECTED:
         raise InvalidAsset(f"the farm rejects {asset['name']}: {asset['error']['message']}")
+    if asset["facts"]["has_scripts"]:
+        say("The file carries scripts or scripted drivers; the farm does not run them, so what they change is missing.")
     return asset
 
 

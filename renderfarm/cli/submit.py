@@ -5,7 +5,7 @@ from __future__ import annotations
 from renderfarm.cli import exit_codes, options
 from renderfarm.cli.console import say, show, show_json
 from renderfarm.cli.farm_process import require_farm
-from renderfarm.cli.scenes import check_scene, packed_scene, upload_scene, working
+from renderfarm.cli.scenes import check_scene, packed_scene, upload_scene, wait_inspected
 from renderfarm.client import FarmClient
 from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.settings import Settings
@@ -23,11 +23,10 @@ def submit(
     check_scene(scene)
     url = require_farm(Settings())
     with packed_scene(scene, allow_missing=settings.allow_missing) as package, FarmClient(url) as client:
-        asset = upload_scene(client, scene, package)
-        with working("Waiting for the farm to open the scene"):
-            task = client.submit_task(
-                asset["id"], options.settings_json(settings), name=name or scene.stem, priority=priority
-            )
+        asset = wait_inspected(client, upload_scene(client, scene, package))
+        task = client.submit_task(
+            asset["id"], options.settings_json(settings), name=name or scene.stem, priority=priority
+        )
     if as_json:
         show_json(task)
     else:

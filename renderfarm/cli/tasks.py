@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from renderfarm.cli import exit_codes, options
-from renderfarm.cli.console import duration, say, say_error, show, show_json, show_table, size
+from renderfarm.cli.console import duration, say, say_error, shortened, show, show_json, show_table, size
 from renderfarm.cli.display import open_display
 from renderfarm.cli.farm_process import require_farm
 from renderfarm.cli.fetching import Outputs, check_writable
@@ -98,9 +98,8 @@ def list_tasks(
 def _task_row(task: JSON) -> tuple[object, ...]:
     frames = f"{task['frames_done']}/{task['frames_total']}"
     created = f"{task['created_at'][:19].replace('T', ' ')}"
-    return (
-        task["id"], task["name"], task["status"], frames, task["priority"], created, duration(task["render_seconds"])
-    )  # fmt: skip
+    name, spent = shortened(task["name"]), duration(task["render_seconds"])
+    return (task["id"], name, task["status"], frames, task["priority"], created, spent)
 
 
 def cancel(task: options.TaskId, as_json: options.Json = False) -> int:

@@ -20,7 +20,7 @@ class RenderedFile:
     """A file that a frame has left in the object store."""
 
     name: str
-    """The file's own name, as Blender wrote it."""
+    """The file's own name, as Blender wrote it, in a folder of its own if it comes from a File Output node."""
     digest: str
     size_bytes: int
 

@@ -85,4 +85,4 @@ UNIT_ENDED = frozenset({_U.SUCCEEDED, _U.FAILED, _U.CANCELLED})
 def check_step(old: State, new: State) -> None:
     """Raise IllegalTransition unless the table allows the step from ``old`` to ``new``."""
     if type(old) is not type(new) or new not in TRANSITIONS[type(old)][old]:
-        raise IllegalTransition(f"cannot go from {old} to {new}")
+        raise IllegalTransition(f"it is already {new}" if old == new else f"it is {old} and cannot become {new}")

@@ -71,6 +71,8 @@ def commit_frame(
 ) -> list[Output]:
     """Make a frame's files part of the task, once; the unit's last frame ends the unit, and maybe the task.
 
+    Asking again after an answer that was lost changes nothing.
+
     Raises:
         LeaseLost: the attempt is not the unit's any more; the result must be thrown away.
     """
@@ -80,6 +82,9 @@ def commit_frame(
         task, unit = _locked(tx, lease)
         if task is None:
             raise LookupError(f"unit {unit.id} is no unit of a task")
+        before = [output for output in tx.outputs.of_unit(unit.id) if output.frame == frame]
+        if before:  # the answer to the same commit was lost, and the worker asks again
+            return before
         outputs = [_output(farm, unit, task, lease, frame, file, render_seconds, now) for file in files]
         cause = Cause(reason=f"frame {frame} in {render_seconds:.2f} s", actor=actor, at=now)
         task = touch_task(

@@ -117,3 +117,47 @@ def test_the_downloaded_script_makes_the_same_picture(
     subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, capture_output=True, timeout=120)
     ours = farm.data / "objects" / "outputs" / task_id / "shot_0002.exr"
     assert largest_difference(ours, tmp_path / "output" / "shot_0002.exr") == 0.0
+
+
+@pytest.mark.parametrize("multilayer", [False, True])
+def test_files_of_a_file_output_node_become_outputs_wherever_it_points(
+    farm: FarmProcess, tmp_path: Path, multilayer: bool
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    kind = "OPEN_EXR_MULTILAYER" if multilayer else "PNG"
+    scene = tmp_path / "nodes.blend"
+    make_scenes(
+        {
+            scene: f"""
+if hasattr(scene, "compositing_node_group"):
+    tree = bpy.data.node_groups.new("Compositing", "CompositorNodeTree")
+    scene.compositing_node_group = tree
+else:
+    scene.use_nodes = True
+    tree = scene.node_tree
+layers = tree.nodes.new("CompositorNodeRLayers")
+node = tree.nodes.new("CompositorNodeOutputFile")
+node.name = "Beauty"
+if hasattr(node, "directory"):
+    node.directory, node.file_name = {str(elsewhere)!r}, "beauty_"
+    if {multilayer}:
+        node.format.media_type = "MULTI_LAYER_IMAGE"
+    else:
+        node.format.media_type = "IMAGE"
+        node.format.file_format = "PNG"
+    node.file_output_items.new("RGBA", "Image")
+else:
+    node.format.file_format = {kind!r}
+    node.base_path = {str(elsewhere / "beauty_" if multilayer else elsewhere)!r}
+tree.links.new(layers.outputs["Image"], node.inputs[0])
+"""
+        }
+    )
+    task_id = farm.submit(scene, frames="1")
+    assert farm.finish(task_id)["status"] == "completed"
+    names = {output["name"] for output in farm.client.iterate_outputs(task_id)}
+    assert "shot_0001.png" in names
+    [extra] = names - {"shot_0001.png"}
+    assert extra.startswith("Beauty/")
+    assert extra.endswith("0001.exr" if multilayer else "0001.png")
+    assert not elsewhere.exists()

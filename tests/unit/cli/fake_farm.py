@@ -80,7 +80,7 @@ class FakeFarm:
         else:
             status = "ready"
             scene = {"name": self.scene_name, "output_path": self.output_path}
-            facts = {"active_scene": self.scene_name, "scenes": [scene]}
+            facts = {"active_scene": self.scene_name, "scenes": [scene], "has_scripts": False}
         return 200, {"id": "a1", "name": "scene", "status": status, "error": error, "facts": facts}
 
     def _tasks(self, method: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:

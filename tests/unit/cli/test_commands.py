@@ -195,5 +195,6 @@ def test_names_cannot_control_the_terminal(cli: Cli, farm: FakeFarm) -> None:
 def test_exit_codes() -> None:
     codes = {kind: exit_codes.of_error(kind("x")) for kind in (InvalidFrames, NotFound, Forbidden, Conflict)}
     assert set(codes.values()) == {2}
-    assert exit_codes.of_error(FarmUnavailable("x")) == exit_codes.of_error(StorageFull("x")) == 3
+    assert exit_codes.of_error(FarmUnavailable("x")) == 3
+    assert exit_codes.of_error(StorageFull("x")) == 2
     assert [exit_codes.of_task({"status": status}) for status in ("completed", "failed", "cancelled")] == [0, 1, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from renderfarm.domain.failures import RULES, Failure, FailureKind
@@ -108,8 +110,6 @@ def test_a_frame_committed_in_a_chunk_is_not_rendered_again(story: Story, clock:
     # A unit of two frames, as chunks will be.
     first, second = story.units(task.id)
     with story.farm.database.write() as tx:
-        from dataclasses import replace
-
         tx.units.update(first, replace(first, frames=(1, 2)))
         tx.units.cancel_open(task.id)
         cancelled = tx.units.get(first.id)
@@ -178,3 +178,15 @@ def test_a_file_from_a_newer_blender_is_rejected(story: Story) -> None:
         rejected = tx.assets.get(asset.id)
     assert rejected is not None
     assert rejected.state is AssetState.REJECTED
+
+
+def test_a_commit_whose_answer_was_lost_may_be_asked_for_again(story: Story) -> None:
+    task = story.admitted(frames="1-2")
+    first, _ = story.units(task.id)
+    with story.farm.database.write() as tx:
+        tx.units.update(first, replace(first, frames=(1, 2)))
+    [lease] = story.place()
+    file = RenderedFile(name="0001.png", digest="1" * 64, size_bytes=1)
+    told = results.commit_frame(story.farm, lease, 1, [file], 1.0)
+    assert results.commit_frame(story.farm, lease, 1, [file], 1.0) == told
+    assert story.task(task.id).frames_done == 1
