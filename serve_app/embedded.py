@@ -34,7 +34,7 @@ from serve_app.deployment import APPLICATION, application
 log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 20.0
-_EXIT_TIMEOUT_S = 10.0
+_EXIT_TIMEOUT_S = 3.0
 _READY_TIMEOUT_S = 90.0
 _LOOK_EVERY_S = 0.1
 _FOLDER_PREFIX = "renderfarm-ray-"
@@ -159,8 +159,10 @@ def _temporary_folder() -> Iterator[str]:
                 shutil.rmtree(owner.parent, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     with _locked(folder / _OWNER_FILE):
-        yield str(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield str(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
