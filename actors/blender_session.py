@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -329,6 +330,7 @@ async def _start_process(
 def _environment(folder: Path) -> dict[str, str]:
     """Return this process's environment, handed on as it is but for Blender's own folders."""
     user, temporary = folder / "user", folder / "tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # what a killed Blender has left
     for path in (user, temporary):
         path.mkdir(parents=True, exist_ok=True)
     own = {"BLENDER_USER_RESOURCES": str(user)} | dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(temporary))

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from renderfarm.auth import LOCAL_OWNER
-from renderfarm.domain.facts import SceneFacts, SceneInfo
+from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import AttemptReport, Lease, RenderedFile
 from renderfarm.domain.models import Asset, Output, Task, Worker
@@ -29,6 +28,7 @@ from renderfarm.ports import Farm
 from renderfarm.services import admission, assets, placement, results, tasks
 from renderfarm.settings import Settings
 from renderfarm.wiring import close_farm, open_farm, prepare_farm
+from tests.unit.fakes import FakeCompute, scene_facts, scene_info
 
 WORKER, NODE = "node-1-0", "node-1"
 
@@ -39,59 +39,8 @@ def blend_bytes(version: str = "405") -> bytes:
     return b"BLENDER-v" + version.encode() + b"".join(blocks) + struct.pack("<4siQii", b"ENDB", 0, 0, 0, 0)
 
 
-SCENE = SceneInfo(
-    name="Scene",
-    engine="CYCLES",
-    frame_start=1,
-    frame_end=3,
-    frame_step=1,
-    frame_current=1,
-    fps=24.0,
-    resolution_x_px=64,
-    resolution_y_px=36,
-    percent=100,
-    cameras=("Front", "Top"),
-    camera="Front",
-    view_layers=("ViewLayer",),
-    file_format="PNG",
-    is_movie=False,
-    output_path="/tmp/",
-    samples=16,
-)
-FACTS = SceneFacts(
-    blender_version="4.5.15",
-    file_version="4.5",
-    active_scene="Scene",
-    scenes=(SCENE,),
-    missing_files=(),
-    libraries=(),
-    memory_bytes=10**8,
-    has_scripts=False,
-)
-
-
-@dataclass
-class FakeCompute:
-    """The living side: says what the test lets it say."""
-
-    live_logs: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    scheduler: str = "ok"
-    wakes: int = 0
-
-    def wake(self) -> None:
-        self.wakes += 1
-
-    def live_log(
-        self, worker_id: str, unit_id: str, attempt: int, offset: int, limit: int, tail: int | None
-    ) -> tuple[int, bytes] | None:
-        log = self.live_logs.get((unit_id, attempt))
-        if log is None:
-            return None
-        start = min(len(log), offset if tail is None else max(0, len(log) - tail))
-        return start, log[start : start + limit]
-
-    def answers(self) -> dict[str, str]:
-        return {"scheduler": self.scheduler}
+SCENE = scene_info(resolution_x_px=64, resolution_y_px=36, cameras=("Front", "Top"), camera="Front")
+FACTS = scene_facts(SCENE)
 
 
 @functools.cache

@@ -12,25 +12,14 @@ from renderfarm.domain.facts import MissingFile, SceneFacts, SceneInfo
 from renderfarm.domain.planning import camera_folders, check_settings, plan, task_frames
 from renderfarm.domain.render_settings import ImageFormat, RenderSettings
 from renderfarm.errors import InvalidFrames, InvalidSettings, MissingFiles
+from tests.unit.fakes import scene_info
 
-SHOT = SceneInfo(
+SHOT = scene_info(
     name="Shot",
-    engine="CYCLES",
-    frame_start=1,
     frame_end=4,
-    frame_step=1,
-    frame_current=1,
-    fps=24.0,
-    resolution_x_px=1920,
-    resolution_y_px=1080,
-    percent=100,
     cameras=("Front", "Left", "Top"),
     camera="Front",
     view_layers=("Beauty", "Shadows"),
-    file_format="PNG",
-    is_movie=False,
-    output_path="/tmp/",
-    samples=64,
 )
 STUDIO = dataclasses.replace(
     SHOT, name="Studio", cameras=("Front",), view_layers=("ViewLayer",), frame_start=10, frame_end=20

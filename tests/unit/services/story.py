@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from renderfarm.auth import LOCAL_OWNER
-from renderfarm.domain.facts import SceneFacts, SceneInfo
+from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import AttemptReport, Lease, RenderedFile
 from renderfarm.domain.models import Asset, AssetFile, LogEntry, Output, Task, Unit, Worker
@@ -18,6 +18,7 @@ from renderfarm.ports import Farm
 from renderfarm.services import admission, placement, results, tasks
 from renderfarm.settings import Settings
 from renderfarm.wiring import prepare_farm
+from tests.unit.fakes import FakeCompute, scene_facts
 
 BLENDER = "4.5.15"
 REPORT = AttemptReport(log_digest=None, peak_memory_bytes=1 << 20)
@@ -36,70 +37,9 @@ class Clock:
         self.now += seconds
 
 
-@dataclass
-class QuietCompute:
-    """A living side with nobody alive, which remembers that it was woken."""
-
-    woken: int = 0
-    logs: dict[tuple[str, int], bytes] = field(default_factory=dict)
-
-    def wake(self) -> None:
-        self.woken += 1
-
-    def live_log(
-        self, worker_id: str, unit_id: str, attempt: int, offset: int, limit: int, tail: int | None
-    ) -> tuple[int, bytes] | None:
-        log = self.logs.get((unit_id, attempt))
-        if log is None:
-            return None
-        start = offset if tail is None else max(0, len(log) - tail)
-        return start, log[start : start + limit]
-
-    def answers(self) -> dict[str, str]:
-        return {"scheduler": "ok"}
-
-
 def make_farm(data: Path, clock: Clock, numbers: Iterator[int]) -> Farm:
-    farm = prepare_farm(Settings(data=data, runtime=data / "runtime"), QuietCompute())
+    farm = prepare_farm(Settings(data=data, runtime=data / "runtime"), FakeCompute())
     return replace(farm, clock=clock, random=lambda: 1.0, new_id=lambda: f"{next(numbers):026d}")
-
-
-def scene_info(**changes: object) -> SceneInfo:
-    info = SceneInfo(
-        name="Scene",
-        engine="CYCLES",
-        frame_start=1,
-        frame_end=3,
-        frame_step=1,
-        frame_current=1,
-        fps=24.0,
-        resolution_x_px=320,
-        resolution_y_px=180,
-        percent=100,
-        cameras=("Camera",),
-        camera="Camera",
-        view_layers=("ViewLayer",),
-        file_format="PNG",
-        is_movie=False,
-        output_path="//render/",
-        samples=16,
-    )
-    return replace(info, **changes)  # type: ignore[arg-type]
-
-
-def scene_facts(*scenes: SceneInfo, **changes: object) -> SceneFacts:
-    scenes = scenes or (scene_info(),)
-    facts = SceneFacts(
-        blender_version=BLENDER,
-        file_version="4.5",
-        active_scene=scenes[0].name,
-        scenes=scenes,
-        missing_files=(),
-        libraries=(),
-        memory_bytes=100 << 20,
-        has_scripts=False,
-    )
-    return replace(facts, **changes)  # type: ignore[arg-type]
 
 
 @dataclass

@@ -12,7 +12,8 @@ from renderfarm.domain.policy import Slot
 from renderfarm.domain.states import AssetState, TaskState, UnitState
 from renderfarm.errors import Deposed, LeaseLost
 from renderfarm.services import placement, results
-from tests.unit.services.story import BLENDER, REPORT, Clock, Story, scene_facts
+from tests.unit.fakes import scene_facts
+from tests.unit.services.story import BLENDER, REPORT, Clock, Story
 
 
 def test_a_crash_is_tried_again_after_a_while_on_another_worker(story: Story, clock: Clock) -> None:

@@ -22,7 +22,8 @@ from renderfarm.errors import (
     NotFound,
 )
 from renderfarm.services import progress, retries, tasks
-from tests.unit.services.story import Clock, Story, scene_facts, scene_info
+from tests.unit.fakes import scene_facts, scene_info
+from tests.unit.services.story import Clock, Story
 
 
 def test_every_frame_is_rendered_and_the_task_completes(story: Story) -> None:
