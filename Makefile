@@ -20,7 +20,7 @@ demo: setup ## render the example animation and still through a farm on this mac
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
 test: lint ## every check and test: under 15 minutes on 2 cores, once set up
-	$(BIN)/pytest
+	$(BIN)/pytest tests/unit tests/contract tests/integration
 
 check: lint ## what to run before a commit: under a minute
 	$(BIN)/pytest --numprocesses auto --ignore tests/integration

@@ -28,8 +28,9 @@ def fake_serve_app(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
 
 
-def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "serve_app" in " ".join(child.cmdline())]
+def children(machine: Path) -> list[psutil.Process]:
+    """Return the farms on this test's data; other tests may have theirs."""
+    return [child for child in psutil.Process().children(recursive=True) if str(machine) in " ".join(child.cmdline())]
 
 
 def test_farm_is_started_and_taken_down(cli: Cli, scene: Path, machine: Path) -> None:
@@ -38,7 +39,7 @@ def test_farm_is_started_and_taken_down(cli: Cli, scene: Path, machine: Path) ->
     assert len(ended.json["outputs"]) == 3
     assert "Starting the farm…" in ended.err
     assert list((machine / "data").iterdir()) == []
-    assert children() == []
+    assert children(machine) == []
 
 
 def test_leftovers_of_former_farms_are_removed_after_a_day(cli: Cli, scene: Path, machine: Path) -> None:
@@ -84,13 +85,13 @@ def test_interrupt_takes_the_farm_down(cli: Cli, scene: Path, machine: Path, mon
     monkeypatch.setenv("FAKE_FARM", "stands still")
 
     def interrupt_when_the_farm_runs() -> None:
-        while not children():
+        while not children(machine):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt_when_the_farm_runs, daemon=True).start()
     assert cli("render", scene, "-o", machine / "out").code == 130
-    assert children() == []
+    assert children(machine) == []
     assert list((machine / "data").iterdir()) == []
 
 
