@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import shutil
 import socket
@@ -24,6 +23,7 @@ from blender_runtime import protocol
 from blender_runtime.protocol import FrameDone, Opened, Progress
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
+from renderfarm.settings import child_environment
 
 __all__ = ["BlenderSession", "FrameDone", "Progress", "SessionCancelled", "SessionFailed"]
 
@@ -334,4 +334,4 @@ def _environment(folder: Path) -> dict[str, str]:
     for path in (user, temporary):
         path.mkdir(parents=True, exist_ok=True)
     own = {"BLENDER_USER_RESOURCES": str(user)} | dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(temporary))
-    return os.environ | own
+    return child_environment(own)

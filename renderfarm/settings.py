@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -86,3 +87,8 @@ def prepare_ray_environment() -> None:
     os.environ["RAY_DEDUP_LOGS"] = "0"
     # Takes the client's time-out header off before Serve obeys it.
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve_app.proxy.middlewares"
+
+
+def child_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment for a child, with some variables of the child's own."""
+    return os.environ | dict(own)

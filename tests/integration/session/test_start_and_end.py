@@ -1,0 +1,131 @@
+"""How sessions start and end, and that nothing is left of them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.blender_session import BlenderSession, SessionFailed
+from actors.blenders import Blender
+from blender_runtime import protocol
+from renderfarm.domain.render_settings import Device
+from tests.integration.session.bench import (
+    BAD_SCRIPT,
+    PLAIN,
+    REPOSITORY,
+    Bench,
+    Run,
+    is_gone,
+)
+
+# --- starting and ending -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("/nowhere/blender",), "crash: cannot start /nowhere/blender: No such file or directory"),
+        (("sh", "-c", "echo 'error: libX.so not found' >&2; exit 127"), "exit code 127: error: libX.so not found"),
+        (("sh", "-c", "sleep 60"), r"timeout: starting Blender took longer than 0.5 s"),
+    ],
+)
+def test_a_blender_that_does_not_start(run: Run[Any], tmp_path: Path, command: tuple[str, ...], message: str) -> None:
+    broken = Blender(version="1.0", argv_prefix=command)
+    with pytest.raises(SessionFailed, match=message):
+        run(BlenderSession.start(broken, folder=tmp_path / "s", log_path=tmp_path / "log", start_timeout_s=0.5))
+
+
+def test_the_device_asked_for_is_not_there(
+    run: Run[Any], blender: Blender, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR"):
+        monkeypatch.setenv(name, "*:cpu" if name.startswith("ONEAPI") else "")
+    bench = Bench(run, blender, tmp_path / "session")
+    try:
+        with pytest.raises(SessionFailed, match="device: a GPU was asked for"):
+            bench.render(replace(PLAIN, device=Device.GPU), scenes / "plain.blend", tmp_path, tmp_path / "log")
+        assert bench.session.alive
+    finally:
+        bench.close()
+
+
+def test_sessions_leave_nothing_behind(run: Run[Any], blender: Blender, tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async def live(kill: bool) -> int:
+        session = await BlenderSession.start(
+            blender, folder=tmp_path / "session", log_path=tmp_path / "log", start_timeout_s=60, threads=1
+        )
+        if kill:
+            session.kill()
+        await session.close()
+        await session.close()
+        assert not session.alive
+        return session.pid
+
+    pids = [run(live(kill=True))]
+    before = descriptors()
+    pids += [run(live(kill=True)), run(live(kill=False))]
+    assert descriptors() == before
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    # The last one ended by itself and took its temporary files along.
+    assert len(list((tmp_path / "session" / "tmp").iterdir())) <= 2
+
+
+def test_the_child_ends_at_the_end_of_its_pipe_and_answers_before(blender: Blender, tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    fd = theirs.fileno()
+    command = [*blender.argv_prefix, "--requests-fd", str(fd), "--replies-fd", str(fd)]
+    with theirs, (tmp_path / "log").open("wb") as log:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(fd,))
+    with ours, ours.makefile("rwb") as channel:
+        assert protocol.decode_reply(channel.readline()) == (
+            0,
+            protocol.Ready(blender_version=blender.version, pid=child.pid),
+        )
+        channel.write(b"nonsense\n")
+        channel.write(protocol.encode(5, protocol.Ping()))
+        channel.flush()
+        request_id, reply = protocol.decode_reply(channel.readline())
+        assert request_id == 0
+        assert isinstance(reply, protocol.Error)
+        assert protocol.decode_reply(channel.readline()) == (5, protocol.Result(value={}))
+    assert child.wait(timeout=10) == 0
+
+
+PARENT = """
+import asyncio, json, sys
+from pathlib import Path
+from actors.blender_session import BlenderSession
+from actors.blenders import find_blenders
+
+async def main(folder, script):
+    session = await BlenderSession.start(
+        find_blenders([])[0], folder=folder / "s", log_path=folder / "log", start_timeout_s=60
+    )
+    await session.render(
+        script=script, scene_path=folder / "none", output_dir=folder, frames=(1,), log_path=folder / "log",
+        open_timeout_s=60, frame_timeout_s=60, no_progress_timeout_s=60,
+        on_progress=lambda _: print(session.pid, flush=True),
+    )
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+def test_a_rendering_child_dies_with_its_parent(tmp_path: Path) -> None:
+    script = BAD_SCRIPT.format(body="time.sleep(60)")
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path), script], cwd=REPOSITORY, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        child_pid = int(parent.stdout.readline())
+        parent.kill()
+    assert is_gone(child_pid)
