@@ -20,7 +20,7 @@ T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
 
 HOSTILE = "'''; import os; os.mkdir('pwned') #\"\n{}"
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 #: A stand-in for a unit's script that behaves badly in a chosen way, without the cost of a picture.
 BAD_SCRIPT = """
