@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from renderfarm.domain.models import Asset, LogEntry, Task, Unit
@@ -74,8 +75,24 @@ def unit_entry(
     )
 
 
-def units_entry(cause: Cause, task: Task, new: UnitState) -> LogEntry:
-    """Return the entry for each of a task's units when many change at once; see ``ExecutionLog.add_for_units``."""
+def log_units(
+    tx: Transaction,
+    task: Task,
+    old: Collection[UnitState],
+    new: UnitState,
+    cause: Cause,
+    unit_ids: Sequence[str] | None = None,
+) -> None:
+    """Check and log the step that all of a task's units in these states (of these ids only) are about to take.
+
+    For many at once; the write itself is the caller's next statement.
+    """
+    for state in old:
+        check_step(state, new)
+    tx.log.add_for_units(_units_entry(cause, task, new), task.id, tuple(old), unit_ids)
+
+
+def _units_entry(cause: Cause, task: Task, new: UnitState) -> LogEntry:
     return replace(_task_entry(cause, "unit.state", None, new, task), asset_id=task.asset_id)
 
 

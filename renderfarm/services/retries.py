@@ -11,7 +11,7 @@ from renderfarm.domain.models import Output, Task
 from renderfarm.domain.states import TASK_ENDED, UNIT_ENDED, TaskState, UnitState
 from renderfarm.errors import Conflict, InvalidFrames
 from renderfarm.ports import Farm, Transaction
-from renderfarm.services.journal import Cause, move_task, note_task, touch_task, units_entry
+from renderfarm.services.journal import Cause, log_units, move_task, note_task, touch_task
 from renderfarm.services.outputs import withdraw
 from renderfarm.services.tasks import TOPIC_TASK, lock_task
 
@@ -72,8 +72,7 @@ def _restart(
     """Make units ready again, count them as open, and take an ended task back to the queue."""
     old = tx.tasks.get(task.id) or task
     failed = task.units_failed - tx.units.count(task.id, UnitState.FAILED, unit_ids)
-    entry = units_entry(cause, replace(task, revision=task.revision + 1), UnitState.READY)
-    tx.log.add_for_units(entry, task.id, states, unit_ids)
+    log_units(tx, replace(task, revision=task.revision + 1), states, UnitState.READY, cause, unit_ids)
     restarted = tx.units.restart(task.id, states, unit_ids)
     if restarted == 0 and (task.units_total > 0 or task.state not in TASK_ENDED):
         raise Conflict(f"nothing to retry: no such frame of task {task.id} has ended without a result")

@@ -15,7 +15,7 @@ from renderfarm.domain.states import UNIT_OPEN, AssetState, TaskState, UnitState
 from renderfarm.errors import AssetNotReady, InvalidAsset, InvalidInput, NotFound
 from renderfarm.ports import Farm, Page, TaskQuery, Transaction
 from renderfarm.services.assets import get_asset
-from renderfarm.services.journal import Cause, move_task, note_task, units_entry
+from renderfarm.services.journal import Cause, log_units, move_task, note_task
 from renderfarm.services.nodes import available_blenders
 from renderfarm.services.projects import DEFAULT_PROJECT
 
@@ -110,7 +110,7 @@ def cancel_task(farm: Farm, principal: Principal, task_id: str) -> Task:
     def cancel(tx: Transaction, task: Task, cause: Cause) -> Task:
         new = replace(task, state=TaskState.CANCELLED, units_open=0, finished_at=cause.at)
         moved = move_task(tx, task, new, cause)
-        tx.log.add_for_units(units_entry(cause, moved, UnitState.CANCELLED), task.id, tuple(UNIT_OPEN), None)
+        log_units(tx, moved, UNIT_OPEN, UnitState.CANCELLED, cause)
         tx.attempts.cancel_running(task.id, cause.at)
         tx.units.cancel_open(task.id)
         return moved
