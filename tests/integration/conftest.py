@@ -38,7 +38,7 @@ for name, x in (("Left", -4.0), ("Right", 4.0)):
     scene.collection.objects.link(camera)
 """,
         "no_camera": 'bpy.data.objects.remove(bpy.data.objects["Camera"])',
-        "movie": 'scene.render.image_settings.file_format = "FFMPEG"',
+        "movie": "make_movie(scene)",
     }
     paths = {name: folder / f"{name}.blend" for name in edits}
     make_scenes({paths[name]: edit for name, edit in edits.items()})

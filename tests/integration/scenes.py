@@ -13,6 +13,12 @@ _MAKE = """
 import json, math, os, sys, traceback
 import bpy
 
+def make_movie(scene):
+    settings = scene.render.image_settings
+    if hasattr(settings, "media_type"):  # since Blender 5.0
+        settings.media_type = "VIDEO"
+    settings.file_format = "FFMPEG"
+
 def make(path, edit):
     bpy.ops.wm.read_factory_settings()
     scene = bpy.context.scene
@@ -27,7 +33,7 @@ def make(path, edit):
     for frame in (1, 13):
         cube.rotation_euler[2] = math.radians(30 * frame)
         cube.keyframe_insert("rotation_euler", frame=frame)
-    exec(edit, {"bpy": bpy, "scene": scene, "cube": cube, "path": path})
+    exec(edit, {"bpy": bpy, "scene": scene, "cube": cube, "path": path, "make_movie": make_movie})
     # relative_remap would rewrite the paths that a test sets on purpose
     bpy.ops.wm.save_as_mainfile(filepath=path, relative_remap=False, compress=True)
 
@@ -48,7 +54,8 @@ def make_scenes(edits: Mapping[Path, str]) -> None:
     """Make .blend files, each with its own change to the plain scene.
 
     Args:
-        edits: for each file, Python statements that see ``bpy``, ``scene``, ``cube`` and the file's ``path``.
+        edits: for each file, Python statements that see ``bpy``, ``scene``, ``cube``, the file's ``path``, and
+            ``make_movie(scene)``, which lets a scene write a movie.
     """
     for path in edits:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ other = bpy.data.scenes.new("Other")
 other.collection.objects.link(scene.camera)
 other.camera = scene.camera
 other.view_layers.new("Second")
-other.render.image_settings.file_format = "FFMPEG"
+make_movie(other)
 other.render.fps, other.render.fps_base = 30, 1.001
 bpy.context.window.scene = other
 """,
