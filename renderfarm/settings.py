@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     upload_files_max: int = Field(default=50_000, gt=0)
     cache_max_bytes: int = Field(default=50 * 2**30, gt=0)
     """Unpacked scenes that a node keeps for its workers."""
+    disk_reserve_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Room that pictures and scenes leave on a disk, so that the database can still write down what happens."""
     object_store_memory_bytes: int = Field(default=128 * 2**20, ge=80 * 2**20)
     """Ray's shared memory; the farm passes files by the store, not through Ray."""
 

@@ -33,7 +33,7 @@ def open_farm(settings: Settings, compute: Compute) -> Farm:
         settings=settings,
         database=SqlDatabase(engine),
         queue=TableQueue(engine),
-        objects=FolderObjects(settings.data / "objects"),
+        objects=FolderObjects(settings.data / "objects", settings.disk_reserve_bytes),
         compute=compute,
         clock=time.time,
         new_id=lambda: str(ULID()).lower(),

@@ -21,7 +21,9 @@ _READ_ONLY = 0o444
 class FolderObjects:
     """Implements ``ports.Objects``. Everything appears by a rename within one file system: whole, or not at all."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reserve_bytes: int = 0) -> None:
+        """Open or make the store; it leaves ``reserve_bytes`` of every disk that it writes to."""
+        self._reserve_bytes = reserve_bytes
         self._blobs = root / "blobs"
         self._published = root / "outputs"
         self._partial = root / "partial"
@@ -30,6 +32,7 @@ class FolderObjects:
 
     def put(self, source: Path) -> str:
         with _disk_errors(source), source.open("rb") as reader, _new_file(self._partial) as (partial, writer):
+            self._check_room(self._partial, source)
             digest = _copy_hashed(reader, writer)
             blob = self._blob(digest)
             if not blob.exists():
@@ -50,6 +53,7 @@ class FolderObjects:
     def fetch(self, digest: str, target: Path) -> None:
         with _disk_errors(target), self.open(digest) as reader:
             target.parent.mkdir(parents=True, exist_ok=True)
+            self._check_room(target.parent, self._blob(digest))
             with _new_file(target.parent) as (partial, writer):
                 shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
                 writer.flush()
@@ -76,6 +80,14 @@ class FolderObjects:
     def published_path(self, name: str) -> Path:
         """Return where a published file stands, for people who look into the folder."""
         return self._published / name
+
+    def _check_room(self, folder: Path, source: Path) -> None:
+        free_bytes = shutil.disk_usage(folder).free
+        if free_bytes - source.stat().st_size < self._reserve_bytes:
+            raise StorageFull(
+                f"no room left on the disk for {source.name}: {free_bytes >> 20} MiB are free, "
+                f"of which {self._reserve_bytes >> 20} MiB are kept for the farm's own records"
+            )
 
     def _blob(self, digest: str) -> Path:
         return self._blobs / digest[:2] / digest

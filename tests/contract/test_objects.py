@@ -117,3 +117,15 @@ def test_blobs_are_read_only(folder: FolderObjects, tmp_path: Path) -> None:
     digest = folder.put(_file(tmp_path, b"picture"))
     folder.publish(digest, "task/0001.png")
     assert folder.published_path("task/0001.png").stat().st_mode & 0o222 == 0
+
+
+def test_some_room_is_left_for_the_farms_records(tmp_path: Path) -> None:
+    source = _file(tmp_path, b"picture")
+    digest = FolderObjects(tmp_path / "objects").put(source)
+    greedy = FolderObjects(tmp_path / "objects", reserve_bytes=1 << 62)
+    with pytest.raises(StorageFull, match="kept for the farm's own records"):
+        greedy.put(source)
+    with pytest.raises(StorageFull):
+        greedy.fetch(digest, tmp_path / "fetched")
+    assert not (tmp_path / "fetched").exists()
+    assert not list((tmp_path / "objects" / "partial").iterdir())
