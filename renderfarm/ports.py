@@ -125,8 +125,6 @@ class Attempts(Protocol):
     def update(self, old: Attempt, new: Attempt) -> None: ...
     def cancel_running(self, task_id: str, now: float) -> None: ...
     def of_unit(self, unit_id: str) -> list[Attempt]: ...
-    def without_log(self, node: str) -> list[Attempt]:
-        """Ended attempts on a node whose Blender output was never stored."""
 
 
 class Outputs(Protocol):
@@ -179,7 +177,6 @@ class Outbox(Protocol):
 
 
 class Workers(Protocol):
-    def get(self, worker_id: str) -> Worker | None: ...
     def all(self) -> list[Worker]: ...
     def put(self, worker: Worker) -> None:
         """Insert or replace."""

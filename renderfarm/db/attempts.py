@@ -38,9 +38,3 @@ class SqlAttempts:
     def of_unit(self, unit_id: str) -> list[Attempt]:
         query = select(attempts).where(attempts.c.unit_id == unit_id).order_by(attempts.c.number)
         return [from_row(Attempt, row) for row in self._connection.execute(query).mappings()]
-
-    def without_log(self, node: str) -> list[Attempt]:
-        query = select(attempts).where(
-            attempts.c.node == node, attempts.c.log_digest.is_(None), attempts.c.state != AttemptState.RUNNING
-        )
-        return [from_row(Attempt, row) for row in self._connection.execute(query).mappings()]

@@ -159,7 +159,6 @@ attempts = Table(
     Column("render_seconds", Double, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("finished_at", Double),
-    Index(None, "node", "log_digest"),
 )
 
 outputs = Table(

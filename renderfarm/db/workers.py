@@ -19,10 +19,6 @@ class SqlWorkers:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def get(self, worker_id: str) -> Worker | None:
-        row = self._connection.execute(select(workers).where(workers.c.id == worker_id)).mappings().first()
-        return None if row is None else from_row(Worker, row)
-
     def all(self) -> list[Worker]:
         rows = self._connection.execute(select(workers).order_by(workers.c.id)).mappings()
         return [from_row(Worker, row) for row in rows]

@@ -77,10 +77,6 @@ class FolderObjects:
     def unpublish(self, name: str) -> None:
         (self._published / name).unlink(missing_ok=True)
 
-    def published_path(self, name: str) -> Path:
-        """Return where a published file stands, for people who look into the folder."""
-        return self._published / name
-
     def _check_room(self, folder: Path, source: Path) -> None:
         free_bytes = shutil.disk_usage(folder).free
         if free_bytes - source.stat().st_size < self._reserve_bytes:

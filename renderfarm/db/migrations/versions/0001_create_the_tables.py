@@ -205,9 +205,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["unit_id"], ["units.id"], name=op.f("fk_attempts_unit_id_units")),
         sa.PrimaryKeyConstraint("unit_id", "number", name=op.f("pk_attempts")),
     )
-    with op.batch_alter_table("attempts", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_attempts_node_log_digest"), ["node", "log_digest"], unique=False)
-
     op.create_table(
         "outputs",
         sa.Column("id", sa.String(length=26), nullable=False),
