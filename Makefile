@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint bench examples lock clean
+.PHONY: help setup demo test check lint bench env examples lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,11 +19,11 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt) scripts/setup
 demo: setup ## render the example animation and still through a farm on this machine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
-test: lint ## every check and test: under 15 minutes on 2 cores, once set up
-	$(BIN)/pytest tests/unit tests/contract tests/integration
+test: lint ## every check and test: under 30 minutes on 2 cores, once set up
+	$(BIN)/pytest tests/unit tests/contract tests/integration tests/faults
 
 check: lint ## what to run before a commit: under a minute
-	$(BIN)/pytest --numprocesses auto --ignore tests/integration
+	$(BIN)/pytest --numprocesses auto --ignore tests/integration --ignore tests/faults
 
 lint: setup
 	$(BIN)/ruff format --check
@@ -31,8 +31,14 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## measure the farm's overhead against plain Blender
+bench: setup ## measure what the farm costs and how much it can handle: tens of minutes
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/lifecycle.py
+	$(BIN)/python benchmarks/status_api.py
+	$(BIN)/python benchmarks/million.py
+
+env: ## make deploy/.env: passwords for the services of deploy/compose.yaml, and settings that match
+	@$(PYTHON) deploy/make_env.py
 
 examples: setup ## make the example .blend files anew
 	$(BIN)/python examples/make_examples.py

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import stamina
-
-from actors.blender_session import BlenderSession, FrameDone, Progress, SessionCancelled, SessionFailed
+from actors.blender_session import FrameDone, Progress, SessionCancelled, SessionFailed
 from actors.session_watch import system_failure
+from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
-from renderfarm.domain.leases import AttemptReport, Lease, RenderedFile
-from renderfarm.domain.models import Output, UnitKind
+from renderfarm.domain.leases import AttemptReport, Beat, Lease
+from renderfarm.domain.models import Asset, Unit, UnitKind
 from renderfarm.domain.unit_spec import unit_spec
-from renderfarm.errors import FarmUnavailable, LeaseLost, NotFound, RenderfarmError, StorageFull
-from renderfarm.ports import Farm
-from renderfarm.services import outputs, results
-from renderfarm.services.results import Assignment
+from renderfarm.errors import FarmUnavailable, LeaseLost, NotFound, StorageFull
+from renderfarm.services import results
+from renderfarm.services.results import Assignment, FrameCommit
 from renderfarm.services.unit_script import generate_script
 
 if TYPE_CHECKING:
     from actors.worker import Worker
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-#: For how many times ``lease_s`` a worker insists on writing. More than one, as a database may keep a writer waiting
-#: for longer than a lease, and while nobody can write, nobody takes the lease away.
-_PATIENCE_LEASES = 4
-_RETRY_FIRST_S = 0.1
-_RETRY_MAX_S = 2.0
 
 
 class AttemptRun:
@@ -42,18 +32,23 @@ class AttemptRun:
     def __init__(self, worker: Worker, lease: Lease) -> None:
         self.lease = lease
         self.asset_id: str | None = None
+        self.has_begun = False
+        """It has, or had, its turn at the session."""
         self._worker = worker
         self._folder = worker.folder / f"{lease.unit_id}-{lease.attempt}"
         self.log_path = self._folder / "blender.log"
         self._output_dir = self._folder / "output"
         self._progress = Progress(frame=0, fraction=0.0, note="preparing", memory_bytes=0)
         self._frames_left = 0
+        self.frames_rendered = 0
+        self.render_seconds = 0.0
         self._peak_memory_bytes = 0
         self._working: asyncio.Task[None] | None = None
         self._stopped = False
         self._ending = False
         """The last write is under way: that the lease is gone afterwards is as it should be."""
-        self._publishing: set[asyncio.Task[None]] = set()
+        self._commits: list[asyncio.Task[None]] = []
+        self._publishing: list[asyncio.Task[None]] = []
         self.ended = asyncio.Event()
 
     def stop(self) -> None:
@@ -67,10 +62,13 @@ class AttemptRun:
         if self._working is not None:
             self._working.cancel()  # a session at work, or at its start, is killed by that
 
+    def beat(self) -> Beat:
+        """Return a sign of life."""
+        return Beat(lease=self.lease, progress=self._progress.fraction, note=self._progress.note)
+
     async def to_the_end(self) -> Failure | None:
         """Run the attempt; return how it failed, if it did and anybody wants to know."""
         self._working = asyncio.create_task(self._work())
-        heartbeat = asyncio.create_task(self._heartbeat())
         try:
             failure = await self._result(self._working)
             if failure is not None:
@@ -81,9 +79,10 @@ class AttemptRun:
             await self._keep_log()
             return None
         finally:
-            heartbeat.cancel()
-            await asyncio.gather(*self._publishing, return_exceptions=True)
-            await asyncio.to_thread(shutil.rmtree, self._folder, True)
+            for commit in self._commits:
+                commit.cancel()
+            await asyncio.gather(*self._commits, *self._publishing, return_exceptions=True)
+            await self._worker.clearing.ask(self._folder)
             self.ended.set()
 
     async def _result(self, working: asyncio.Task[None]) -> Failure | None:
@@ -111,84 +110,104 @@ class AttemptRun:
 
     async def _work(self) -> None:
         """Do what the lease is about, and commit it."""
-        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
-        assignment = await self._insist(results.begin, self.lease)
-        self.asset_id = assignment.asset.id
-        farm = self._worker.farm
-        scene_path = await asyncio.to_thread(self._worker.cache.fetch, assignment.asset, farm.clock())
-        session = await self._worker.session(assignment.unit.blender, self.log_path)
+        assignment = await self._worker.begins.ask(self.lease)
+        if assignment is None:
+            raise LeaseLost(f"unit {self.lease.unit_id} has moved on before it began")
         if assignment.unit.kind is UnitKind.INSPECT:
-            await self._inspect(session, scene_path)
-        else:
-            await self._render(session, scene_path, assignment)
+            facts = await self._inspect(assignment)
+            await self._worker.insist(results.commit_inspection, self.lease, facts, await self._report())
+            return
+        try:
+            await self._render(assignment)
+            await asyncio.gather(*self._commits)
+        except SessionFailed:
+            await asyncio.gather(*self._commits)  # what was rendered before is done
+            raise
+        except asyncio.CancelledError:
+            failed = [commit for commit in self._commits if commit.done() and not commit.cancelled()]
+            error = next((error for commit in failed if (error := commit.exception()) is not None), None)
+            if error is None or self._stopped:
+                raise
+            raise error from None
 
-    async def _inspect(self, session: BlenderSession, scene_path: Path) -> None:
+    async def _inspect(self, assignment: Assignment) -> SceneFacts:
         timeout_s = self._worker.farm.settings.open_timeout_s
-        facts = await session.inspect(scene_path, log_path=self.log_path, open_timeout_s=timeout_s)
-        self._peak_memory_bytes = session.peak_memory_bytes
-        await self._insist(results.commit_inspection, self.lease, facts, await self._report())
+        scene_path = await self._prepare(assignment.asset)
+        async with self._worker.turn(self):
+            session = await self._worker.session(assignment.unit.blender, self.log_path)
+            facts = await session.inspect(scene_path, log_path=self.log_path, open_timeout_s=timeout_s)
+            self._peak_memory_bytes = session.peak_memory_bytes
+        return facts
 
-    async def _render(self, session: BlenderSession, scene_path: Path, assignment: Assignment) -> None:
+    async def _render(self, assignment: Assignment) -> None:
         if assignment.task is None:
             raise LookupError(f"render unit {assignment.unit.id} has no task")
         asked, settings = assignment.task.settings, self._worker.farm.settings
         self._frames_left = len(assignment.frames)
-        await session.render(
-            script=generate_script(unit_spec(assignment.task, assignment.unit, assignment.asset)),
-            scene_path=scene_path,
-            output_dir=self._output_dir,
-            frames=assignment.frames,
-            log_path=self.log_path,
-            open_timeout_s=settings.open_timeout_s,
-            frame_timeout_s=asked.frame_timeout_s or settings.frame_timeout_s,
-            no_progress_timeout_s=asked.no_progress_timeout_s or settings.no_progress_timeout_s,
-            on_progress=self._note_progress,
-            on_frame=self._commit,
-        )
+        scene_path = await self._prepare(assignment.asset)
+        async with self._worker.turn(self):
+            session = await self._worker.session(assignment.unit.blender, self.log_path)
+            await session.render(
+                script=generate_script(unit_spec(assignment.task, assignment.unit, assignment.asset)),
+                scene_path=scene_path,
+                output_dir=self._output_dir,
+                frames=assignment.frames,
+                log_path=self.log_path,
+                open_timeout_s=settings.open_timeout_s,
+                frame_timeout_s=asked.frame_timeout_s or settings.frame_timeout_s,
+                no_progress_timeout_s=asked.no_progress_timeout_s or settings.no_progress_timeout_s,
+                on_progress=self._note_progress,
+                on_frame=partial(self._take_frame, assignment.unit),
+            )
+
+    async def _prepare(self, asset: Asset) -> Path:
+        """Make the attempt's folder and fetch the scene, while another attempt may render; return the scene's path."""
+        prepared = await self._worker.preparing.ask((asset, self._folder))
+        if isinstance(prepared, Exception):
+            raise prepared
+        self.asset_id = asset.id
+        return prepared
 
     def _note_progress(self, progress: Progress) -> None:
         self._progress = progress
         self._peak_memory_bytes = max(self._peak_memory_bytes, progress.memory_bytes)
 
-    async def _commit(self, done: FrameDone) -> None:
+    async def _take_frame(self, unit: Unit, done: FrameDone) -> None:
+        """Commit a frame while the next one renders."""
+        self.frames_rendered += 1
+        self.render_seconds += done.render_seconds
+        commit = asyncio.create_task(self._commit(unit, done))
+        commit.add_done_callback(self._note_commit)
+        self._commits.append(commit)
+
+    def _note_commit(self, commit: asyncio.Task[None]) -> None:
+        """End the work whose frames cannot be committed."""
+        if not commit.cancelled() and commit.exception() is not None and self._working is not None:
+            self._working.cancel()
+
+    async def _commit(self, unit: Unit, done: FrameDone) -> None:
         """Store a frame's files, then make them part of the task."""
-        files = [await self._insist(_store, Path(path), self._output_dir) for path in done.files]
+        worker = self._worker
+        files = await worker.insist(worker.store, [Path(path) for path in done.files], self._output_dir)
         self._frames_left -= 1
-        arguments = (self.lease, done.frame, files, done.render_seconds)
-        if self._frames_left > 0:
-            committed = await self._insist(results.commit_frame, *arguments)
-        else:
-            committed = await self._insist(results.commit_frame, *arguments, await self._report())
-        publishing = asyncio.create_task(self._publish(committed))
-        self._publishing.add(publishing)
-        publishing.add_done_callback(self._publishing.discard)
-
-    async def _publish(self, committed: Sequence[Output]) -> None:
-        """Let a frame appear. Whatever fails here, the frame is committed, and the scheduler publishes it later."""
-        names = ", ".join(output.name for output in committed)
-        try:
-            await self._worker.blocking(outputs.publish_outputs, committed)
-        except RenderfarmError as error:
-            log.warning("could not publish %s: %s", names, error)
-        except Exception:
-            log.exception("could not publish %s", names)
-
-    async def _insist(self, step: Callable[..., T], *arguments: Any) -> T:
-        """Call a function of the farm until it is available: a frame that took hours must not be thrown away.
-
-        Raises:
-            FarmUnavailable: for too long.
-            LeaseLost: meanwhile the attempt was taken away.
-        """
-        patience_s = _PATIENCE_LEASES * self._worker.farm.settings.lease_s
-        retry = stamina.AsyncRetryingCaller(
-            attempts=None, timeout=patience_s, wait_initial=_RETRY_FIRST_S, wait_max=_RETRY_MAX_S, wait_jitter=0.1
+        report = results.NO_REPORT if self._frames_left > 0 else await self._report()
+        committed = await worker.commits.ask(
+            FrameCommit(
+                lease=self.lease,
+                unit=unit,
+                frame=done.frame,
+                files=files,
+                render_seconds=done.render_seconds,
+                report=report,
+            )
         )
-        return await retry(FarmUnavailable, self._worker.blocking, step, *arguments)
+        if committed is None:
+            raise LeaseLost(f"unit {self.lease.unit_id} has moved on from attempt {self.lease.attempt}")
+        self._publishing.append(asyncio.create_task(worker.publishing.ask(committed)))
 
     async def _write_failure(self, failure: Failure) -> None:
         try:
-            await self._insist(results.fail, self.lease, failure, await self._report())
+            await self._worker.insist(results.fail, self.lease, failure, await self._report())
         except (FarmUnavailable, StorageFull) as error:
             log.error(
                 "unit %s failed (%s), which cannot be written down, so its lease will expire: %s",
@@ -219,31 +238,3 @@ class AttemptRun:
             await self._worker.blocking(results.attach_log, self.lease.unit_id, self.lease.attempt, digest)
         except (StorageFull, FarmUnavailable) as error:
             log.warning("Blender's output of unit %s is lost: %s", self.lease.unit_id, error)
-
-    async def _heartbeat(self) -> None:
-        """Renew the lease and tell the progress; when the lease is lost, stop. Nothing else ends the beat."""
-        while True:
-            await asyncio.sleep(self._worker.farm.settings.heartbeat_s)
-            try:
-                await asyncio.to_thread(self._beat)
-            except LeaseLost:
-                self.stop()
-                return
-            except RenderfarmError as error:
-                log.warning("could not renew the lease of unit %s: %s", self.lease.unit_id, error)
-            except Exception:
-                log.exception("could not renew the lease of unit %s", self.lease.unit_id)
-
-    def _beat(self) -> None:
-        farm, progress = self._worker.farm, self._progress
-        results.renew(farm, self.lease, progress.fraction, progress.note)
-        if self.asset_id is not None:
-            self._worker.cache.touch(self.asset_id, farm.clock())
-
-
-def _store(farm: Farm, path: Path, output_dir: Path) -> RenderedFile:
-    """Move a frame's file into the object store."""
-    size_bytes = path.stat().st_size
-    digest = farm.objects.put(path)
-    path.unlink()
-    return RenderedFile(name=path.relative_to(output_dir).as_posix(), digest=digest, size_bytes=size_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -45,11 +46,11 @@ class WorkerActor:
     async def ping(self) -> Pulse:
         return await self._worker.ping()
 
-    async def execute(self, lease: Lease) -> Outcome:
-        return await self._worker.execute(lease)
+    async def execute(self, leases: Sequence[Lease]) -> list[Outcome]:
+        return await self._worker.execute(leases)
 
-    async def cancel(self, lease: Lease) -> None:
-        await self._worker.cancel(lease)
+    async def cancel(self, leases: Sequence[Lease]) -> None:
+        await self._worker.cancel(leases)
 
     async def read_log(
         self, unit_id: str, attempt: int, offset: int, limit: int, tail: int | None

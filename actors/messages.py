@@ -25,7 +25,8 @@ class WorkerInfo:
 class Pulse:
     """What a worker does at the moment."""
 
-    lease: Lease | None
+    leases: tuple[Lease, ...]
+    """All that it was given and has not ended."""
     open_scene: str | None
     """Asset id of the scene that its session has open."""
 
@@ -38,3 +39,9 @@ class Outcome:
     failure: FailureKind | None
     """None: it succeeded, or its result was not wanted any more."""
     open_scene: str | None
+    asset_id: str | None = None
+    """What it rendered, as far as it came to that."""
+    frames: int = 0
+    """Frames rendered."""
+    render_seconds: float = 0.0
+    """What they took."""

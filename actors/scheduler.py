@@ -10,12 +10,16 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import ray
 
 from actors.supervisor import Supervisor, WorkerStarter, as_worker
+from actors.upkeep import Upkeep
 from renderfarm.domain.models import Worker
+from renderfarm.domain.paces import Paces
 from renderfarm.domain.states import WorkerState
 from renderfarm.errors import Deposed, FarmUnavailable, StorageFull
 from renderfarm.ports import Farm
@@ -36,21 +40,32 @@ class Scheduler:
         self._farm = farm
         self._something_to_do = threading.Event()
         self._stopping = threading.Event()
-        self._supervisor = Supervisor(farm.settings, start_worker, self.wake)
+        self._supervisor = Supervisor(farm.settings, start_worker, self._something_to_do.set)
         self._recorded: dict[str, Worker] = {}
         self._epoch = 0
+        self._upkeep: Upkeep | None = None
         self._pinned_to: frozenset[str] = frozenset()
+        self._asked = threading.Event()
+        self._in_service: frozenset[str] = frozenset()
+        self._missed: dict[str, str] = {}
+        """What could not be done for now, by its name, and why."""
+        self._looked_around_s = float("-inf")
         self._last_tick = (time.monotonic(), farm.clock())
         self._steady_from = 0.0
+        self._paces = Paces()
+        self._backoff_ends_at: float | None = None
+        self._backoff_is_stale = True
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
         """Begin. Nothing here fails: Ray does not restart an actor whose constructor raises."""
+        self._farm.queue.on_arrival(self.wake)
         self._thread.start()
 
     def wake(self) -> None:
-        """Look around now."""
+        """Look around now: people or the queue have something new."""
+        self._asked.set()
         self._something_to_do.set()
 
     def health(self) -> str:
@@ -62,6 +77,8 @@ class Scheduler:
     def stop(self) -> None:
         """Place nothing more, and end every worker and its Blender."""
         self._stopping.set()
+        if self._upkeep is not None:
+            self._upkeep.stop()
         self.wake()
         self._thread.join(_STOP_WAIT_S)
         stops = [member.handle.stop.remote() for member in self._supervisor.members.values()]
@@ -93,33 +110,73 @@ class Scheduler:
     def _take_over(self) -> None:
         """Depose whoever scheduled before."""
         self._epoch = placement.take_leadership(self._farm, f"{socket.gethostname()}:{os.getpid()}")
+        self._upkeep = Upkeep(self._farm, self._epoch)
         log.info("scheduling begins, epoch %s", self._epoch)
 
     def _pause_s(self) -> float:
         """Return how long nothing can happen that nobody would wake us for."""
         now = self._farm.clock()
-        with self._farm.database.read() as tx:
-            backoff_ends_at = tx.units.next_backoff(now)
+        if self._backoff_is_stale:
+            with self._farm.database.read() as tx:
+                self._backoff_ends_at = tx.units.next_backoff(now)
+            self._backoff_is_stale = False
         tick_s = self._farm.settings.tick_s
-        return tick_s if backoff_ends_at is None else min(tick_s, max(0.01, backoff_ends_at - now))
+        return tick_s if self._backoff_ends_at is None else min(tick_s, max(0.01, self._backoff_ends_at - now))
 
     def _tick(self) -> None:
+        """Hear from the workers and give them work; what else there is to look after, when asked or now and then."""
         farm, supervisor, epoch = self._farm, self._supervisor, self._epoch
         now = farm.clock()
-        supervisor.ensure_workers(now)
-        _, losses = supervisor.listen(now)
+        outcomes, losses = supervisor.listen(now)
+        # A failure begins a backoff, and one that is over makes way for the next.
+        failed = any(outcome.failure is not None for outcome in outcomes)
+        over = self._backoff_ends_at is not None and self._backoff_ends_at <= now
+        self._backoff_is_stale |= bool(losses) or failed or over
+        for outcome in outcomes:
+            if outcome.lease.task_id is not None and outcome.asset_id is not None:
+                self._paces.note(outcome.lease.task_id, outcome.asset_id, outcome.frames, outcome.render_seconds)
         for loss in losses:
             placement.lose_worker(farm, epoch, loss.member.worker_id, loss.reason)
+        slots = supervisor.slots(now)
+        in_service = frozenset(slot.worker_id for slot in slots)
+        is_time = time.monotonic() - self._looked_around_s >= farm.settings.tick_s
+        if is_time or self._asked.is_set() or in_service != self._in_service:
+            self._asked.clear()
+            self._in_service = in_service
+            self._look_around(now)
+            self._looked_around_s = time.monotonic()
+            self._backoff_is_stale = True
+        supervisor.dispatch(placement.place_units(farm, epoch, slots, supervisor.nodes(), self._paces))
+
+    def _look_around(self, now: float) -> None:
+        """Do what is to be done now and then. A service that is away keeps nothing from being done without it."""
+        farm, epoch = self._farm, self._epoch
+        self._supervisor.ensure_workers(now)
         if self._time_is_steady():
             placement.expire_leases(farm, epoch)
         self._repin_after_change()
-        admission.relay_outbox(farm, epoch)
-        admission.admit_queued(farm, epoch)
+        self._go_on_without("the queue", admission.relay_outbox, farm, epoch)
+        self._go_on_without("the queue", admission.admit_queued, farm, epoch)
         self._cancel_unwanted()
-        for lease in placement.place_units(farm, epoch, supervisor.slots(now), supervisor.nodes()):
-            supervisor.dispatch(lease)
         self._record_workers(now)
-        outputs.publish_leftovers(farm, _PUBLISH_AFTER_S)
+        self._go_on_without("the object store", outputs.publish_leftovers, farm, _PUBLISH_AFTER_S)
+
+    def _go_on_without(self, service: str, step: Callable[..., int], *arguments: Any) -> None:
+        """Take a step that may need a service; what could not be done now is done later, as everything here is.
+
+        A database that is away is told by the other steps.
+        """
+        try:
+            done = step(*arguments)
+        except (FarmUnavailable, StorageFull) as error:
+            if self._missed.get(step.__name__) != str(error):
+                log.warning("without %s for now: %s", service, error)
+            self._missed[step.__name__] = str(error)
+        else:
+            if self._missed.pop(step.__name__, None):
+                log.info("%s is back", service)
+            if done:
+                self.wake()  # there may be more
 
     def _repin_after_change(self) -> None:
         """Look for units whose Blender is gone, once all workers are here and whenever their Blenders change."""
@@ -147,31 +204,26 @@ class Scheduler:
 
     def _cancel_unwanted(self) -> None:
         """Stop what runs on a worker although the database has moved on: a cancelled task, a lease taken back."""
-        busy = [member.lease for member in self._supervisor.members.values() if member.lease is not None]
-        if not busy:
-            return
-        with self._farm.database.read() as tx:
-            wanted = {placement.lease_of(unit) for unit in tx.units.running()}
-        for lease in busy:
-            if lease not in wanted:
-                self._supervisor.cancel(lease)
+        given = {lease for member in self._supervisor.members.values() for lease in member.leases}
+        if given:
+            with self._farm.database.read() as tx:
+                self._supervisor.cancel(given.difference(tx.units.leases()))
 
     def _record_workers(self, now: float) -> None:
         """Write down how the workers are, when that has changed or is some seconds old."""
         present = {member.worker_id: as_worker(member) for member in self._supervisor.members.values()}
-        for worker in present.values():
-            if worker is not None and self._is_news(worker):
-                self._record(worker)
-        for worker_id, worker in self._recorded.items():
-            if worker_id not in present and worker.state is not WorkerState.GONE:
-                self._record(replace(worker, state=WorkerState.GONE, unit_id=None, last_seen_at=now))
+        news = [worker for worker in present.values() if worker is not None and self._is_news(worker)]
+        news += [
+            replace(worker, state=WorkerState.GONE, unit_id=None, last_seen_at=now)
+            for worker_id, worker in self._recorded.items()
+            if worker_id not in present and worker.state is not WorkerState.GONE
+        ]
+        if news:
+            placement.record_workers(self._farm, news)
+            self._recorded.update((worker.id, worker) for worker in news)
 
     def _is_news(self, worker: Worker) -> bool:
         known = self._recorded.get(worker.id)
         if known is None or worker.last_seen_at - known.last_seen_at >= _RECORD_EVERY_S:
             return True
         return replace(known, last_seen_at=worker.last_seen_at) != worker
-
-    def _record(self, worker: Worker) -> None:
-        placement.record_worker(self._farm, worker)
-        self._recorded[worker.id] = worker

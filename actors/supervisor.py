@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,7 @@ from renderfarm.domain.leases import Lease
 from renderfarm.domain.models import Worker
 from renderfarm.domain.policy import Slot
 from renderfarm.domain.states import WorkerState
+from renderfarm.services.placement import Placed
 from renderfarm.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,9 @@ _SILENCE_MIN_S = 30.0
 _START_SILENCE_S = 300.0
 #: Time in which the scheduler itself did not listen says nothing about a worker.
 _LISTEN_GAP_MAX_S = 5.0
+#: A call is answered once all of its leases have ended, and new ones are only then placed: so a worker that is given
+#: many has them in several calls, and still has work while the first answer is on its way.
+_LEASES_PER_CALL = 50
 
 WorkerStarter = Callable[[Settings, str, str, str, float], Any]
 """(settings, worker id, node id, node address, CPUs) → actor handle."""
@@ -45,9 +51,10 @@ class Member:
     info: WorkerInfo | None = None
     gpus: int = 0
     labels: dict[str, str] = field(default_factory=dict)
-    lease: Lease | None = None
-    outcome: Any | None = None
-    """The pending answer to ``execute``."""
+    leases: dict[Lease, float | None] = field(default_factory=dict)
+    """What it was given and has not ended, with the seconds that each will take, if that is known."""
+    calls: list[Any] = field(default_factory=list)
+    """The pending answers to ``execute``."""
     pulse: Any | None = None
     """The pending answer to ``ping``."""
     pulse_is_current: bool = False
@@ -147,12 +154,10 @@ class Supervisor:
         for member in list(self.members.values()):
             member.silent_s += passed_s
             try:
-                outcome = self._listen_to(member, now)
+                outcomes += self._listen_to(member, now)
             except (ActorDiedError, ActorUnschedulableError) as error:
                 losses.append(self._lose(member, _one_line(error)))
                 continue
-            if outcome is not None:
-                outcomes.append(outcome)
             if member.silent_s > self._silence_max_s(member):
                 ray.kill(member.handle, no_restart=True)
                 losses.append(self._lose(member, f"it gave no sign of life for {member.silent_s:.0f} s and was killed"))
@@ -168,14 +173,14 @@ class Supervisor:
         log.warning("worker %s is lost: %s", member.worker_id, reason)
         return Loss(member=member, reason=reason)
 
-    def _listen_to(self, member: Member, now: float) -> Outcome | None:
+    def _listen_to(self, member: Member, now: float) -> list[Outcome]:
         if member.info is None:
             self._take_description(member, now)
         if member.info is None:
-            return None
-        outcome = self._take_outcome(member, now)
+            return []
+        outcomes = self._take_outcomes(member, now)
         self._take_pulse(member, now)
-        return outcome
+        return outcomes
 
     def _take_description(self, member: Member, now: float) -> None:
         if member.description is None:
@@ -189,7 +194,7 @@ class Supervisor:
     def _take_pulse(self, member: Member, now: float) -> None:
         if member.pulse is None:
             # While something of ours runs there, only that the worker answers is of interest.
-            member.pulse_is_current = member.outcome is None
+            member.pulse_is_current = not member.calls
             member.pulse = member.handle.ping.remote()
             if not member.heard:
                 self._watched(member.pulse)
@@ -198,19 +203,19 @@ class Supervisor:
             pulse: Pulse | None = self._answer(member, reference, now)
             if pulse is not None and member.pulse_is_current:
                 member.heard = True
-                member.lease, member.open_scene = pulse.lease, pulse.open_scene
+                member.leases, member.open_scene = dict.fromkeys(pulse.leases), pulse.open_scene
 
-    def _take_outcome(self, member: Member, now: float) -> Outcome | None:
-        if member.outcome is None or not _is_done(member.outcome):
-            return None
-        reference, member.outcome = member.outcome, None
-        outcome: Outcome | None = self._answer(member, reference, now)
-        if outcome is None:
-            return None  # it may still be at work: the lease stands until a pulse says otherwise
-        member.lease = None
-        member.open_scene = outcome.open_scene
-        self._judge(member, outcome.failure, now)
-        return outcome
+    def _take_outcomes(self, member: Member, now: float) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for reference in [call for call in member.calls if _is_done(call)]:
+            member.calls.remove(reference)
+            # Without an answer they may still be at work: the leases stand until a pulse says otherwise.
+            outcomes += self._answer(member, reference, now) or []
+        for outcome in outcomes:
+            member.leases.pop(outcome.lease, None)
+            member.open_scene = outcome.open_scene
+            self._judge(member, outcome.failure, now)
+        return outcomes
 
     def _answer(self, member: Member, reference: Any, now: float) -> Any:
         """Return what a worker has answered; None if it could not be reached, or could not do as it was told.
@@ -264,16 +269,25 @@ class Supervisor:
         """Return the node of each worker."""
         return {member.worker_id: member.info.node for member in self.members.values() if member.info is not None}
 
-    def dispatch(self, lease: Lease) -> None:
-        """Hand a durable lease to its worker."""
-        member = self.members[lease.worker_id]
-        member.lease = lease
-        member.pulse_is_current = False
-        member.outcome = self._watched(member.handle.execute.remote(lease))
+    def dispatch(self, placed: Sequence[Placed]) -> None:
+        """Hand durable leases to their workers."""
+        by_worker: dict[str, list[Placed]] = defaultdict(list)
+        for one in placed:
+            by_worker[one.lease.worker_id].append(one)
+        for worker_id, ours in by_worker.items():
+            member = self.members[worker_id]
+            member.leases.update((one.lease, one.estimate_s) for one in ours)
+            member.pulse_is_current = False
+            for start in range(0, len(ours), _LEASES_PER_CALL):
+                leases = [one.lease for one in ours[start : start + _LEASES_PER_CALL]]
+                member.calls.append(self._watched(member.handle.execute.remote(leases)))
 
-    def cancel(self, lease: Lease) -> None:
-        """Tell a worker that an attempt is not wanted any more."""
-        self.members[lease.worker_id].handle.cancel.remote(lease)
+    def cancel(self, leases: Iterable[Lease]) -> None:
+        """Tell workers that attempts are not wanted any more."""
+        for worker_id, member in self.members.items():
+            unwanted = [lease for lease in leases if lease.worker_id == worker_id]
+            if unwanted:
+                member.handle.cancel.remote(unwanted)
 
     def _watched(self, reference: Any) -> Any:
         """Wake the scheduler as soon as the answer is there."""
@@ -291,14 +305,14 @@ def as_worker(member: Member) -> Worker | None:
         node=info.node,
         address=info.address,
         pid=info.pid,
-        state=WorkerState.IDLE if member.lease is None else WorkerState.BUSY,
+        state=WorkerState.BUSY if member.leases else WorkerState.IDLE,
         blender_versions=info.blender_versions,
         threads=info.threads,
         memory_bytes=info.memory_bytes,
         gpus=member.gpus,
         labels=member.labels,
         open_scene=member.open_scene,
-        unit_id=None if member.lease is None else member.lease.unit_id,
+        unit_id=next((lease.unit_id for lease in member.leases), None),
         consecutive_failures=member.consecutive_failures,
         set_aside_until=member.set_aside_until,
         set_aside_reason=member.set_aside_reason,
@@ -308,12 +322,15 @@ def as_worker(member: Member) -> Worker | None:
 
 
 def _slot(member: Member, info: WorkerInfo) -> Slot:
+    is_known = member.heard and all(estimate_s is not None for estimate_s in member.leases.values())
     return Slot(
         worker_id=member.worker_id,
-        free=member.heard and member.lease is None and member.outcome is None,
+        free=member.heard and not member.leases and not member.calls,
         blenders=frozenset(info.blender_versions),
         gpus=member.gpus,
         open_scene=member.open_scene,
+        units=len(member.leases),
+        backlog_s=sum(estimate_s or 0.0 for estimate_s in member.leases.values()) if is_known else math.inf,
     )
 
 

@@ -1,4 +1,4 @@
-"""A worker: one slot on one node, owner of one Blender session. It runs one attempt at a time."""
+"""A worker: one slot on one node, owner of one Blender session, in which one attempt runs at a time."""
 
 from __future__ import annotations
 
@@ -6,29 +6,44 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+import stamina
 
 from actors.attempt import AttemptRun
+from actors.batcher import Batcher
 from actors.blender_session import BlenderSession, SessionFailed
 from actors.blenders import Blender, find_blenders
 from actors.leftovers import remember_session, sweep_leftovers
 from actors.messages import Outcome, Pulse, WorkerInfo
 from actors.scene_cache import SceneCache
 from renderfarm.domain.failures import Failure, FailureKind
-from renderfarm.domain.leases import Lease
-from renderfarm.errors import Conflict
+from renderfarm.domain.leases import Lease, RenderedFile
+from renderfarm.domain.models import Asset, Output
+from renderfarm.errors import Conflict, FarmUnavailable, RenderfarmError
 from renderfarm.ports import Farm
+from renderfarm.services import outputs, results
+from renderfarm.services.results import Assignment, FrameCommit
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: How long an attempt that is stopped, or is writing its last word, may take. The scheduler waits a little longer.
 _STOP_WAIT_S = 5.0
+#: For how many times ``lease_s`` a worker insists on writing. More than one, as a database may keep a writer waiting
+#: for longer than a lease, and while nobody can write, nobody takes the lease away.
+_PATIENCE_LEASES = 4
+_RETRY_FIRST_S = 0.1
+_RETRY_MAX_S = 2.0
+#: Units are given ahead when they are known to be short; behind one that is not, they do not wait.
+_HAND_BACK_AFTER_S = 3.0
 
 
 class Worker:
@@ -44,9 +59,17 @@ class Worker:
         self._blenders = find_blenders(farm.settings.blender)
         self._session: BlenderSession | None = None
         self._session_blender: Blender | None = None
-        self._run: AttemptRun | None = None
+        self._runs: dict[Lease, AttemptRun] = {}
+        self._turn = asyncio.Lock()
+        self._turn_began_s = 0.0
+        self._beating: asyncio.Task[None] | None = None
         self._open_scene: str | None = None
         self._stopping = False
+        self.begins = Batcher(self._begin)
+        self.commits = Batcher(self._commit)
+        self.publishing = Batcher(self._publish)
+        self.preparing = Batcher(self._prepare)
+        self.clearing = Batcher(self._clear)
         sweep_leftovers(farm, self.folder)
 
     async def describe(self) -> WorkerInfo:
@@ -63,54 +86,182 @@ class Worker:
 
     async def ping(self) -> Pulse:
         """Say what this worker does at the moment."""
-        return Pulse(lease=self._run.lease if self._run else None, open_scene=self._open_scene)
+        return Pulse(leases=tuple(self._runs), open_scene=self._open_scene)
 
-    async def execute(self, lease: Lease) -> Outcome:
-        """Run one attempt to its end, and write that end to the database.
+    async def execute(self, leases: Sequence[Lease]) -> list[Outcome]:
+        """Run attempts one after the other, each to its end, and write that end to the database.
+
+        More may be given while others run. A frame is committed while the next one renders.
 
         Raises:
-            Conflict: the worker is still busy with another attempt, or is about to end.
+            Conflict: the worker has one of them already, or is about to end.
         """
         if self._stopping:
             raise Conflict(f"{self.worker_id} is stopping")
-        if self._run is not None:
-            raise Conflict(f"{self.worker_id} is busy with unit {self._run.lease.unit_id}")
-        self._run = run = AttemptRun(self, lease)
+        if any(lease in self._runs for lease in leases):
+            raise Conflict(f"{self.worker_id} has been given some of {len(leases)} units twice")
+        runs = [AttemptRun(self, lease) for lease in leases]
+        self._runs.update((run.lease, run) for run in runs)
+        if self._beating is None:
+            self._beating = asyncio.create_task(self._beat())
+        return list(await asyncio.gather(*(self._execute(run) for run in runs)))
+
+    async def _execute(self, run: AttemptRun) -> Outcome:
         try:
             failure = await run.to_the_end()
         finally:
-            self._run = None
-        session = self._session
-        if session is None or not session.alive or session.open_scene is None:
-            self._open_scene = None
-        else:
-            self._open_scene = run.asset_id
-        return Outcome(lease=lease, failure=None if failure is None else failure.kind, open_scene=self._open_scene)
+            del self._runs[run.lease]
+        kind = None if failure is None else failure.kind
+        return Outcome(
+            lease=run.lease,
+            failure=kind,
+            open_scene=self._open_scene,
+            asset_id=run.asset_id,
+            frames=run.frames_rendered,
+            render_seconds=run.render_seconds,
+        )
 
-    async def cancel(self, lease: Lease) -> None:
-        """Stop an attempt now, if it is the one that runs. Its result is not wanted any more."""
-        if self._run is not None and self._run.lease == lease:
-            self._run.stop()
+    @asynccontextmanager
+    async def turn(self, run: AttemptRun) -> AsyncIterator[None]:
+        """Have the session to oneself; attempts come in the order in which they were given."""
+        async with self._turn:
+            self._turn_began_s = time.monotonic()
+            run.has_begun = True
+            try:
+                yield
+            finally:
+                session = self._session
+                is_warm = session is not None and session.alive and session.open_scene is not None
+                self._open_scene = run.asset_id if is_warm else None
+
+    async def cancel(self, leases: Sequence[Lease]) -> None:
+        """Stop attempts now, as far as they still run. Their results are not wanted any more."""
+        for lease in leases:
+            if lease in self._runs:
+                self._runs[lease].stop()
 
     async def read_log(
         self, unit_id: str, attempt: int, offset: int, limit: int, tail: int | None
     ) -> tuple[int, bytes] | None:
-        """Read Blender's output of the attempt that runs; None if it is another one."""
-        run = self._run
-        if run is None or (run.lease.unit_id, run.lease.attempt) != (unit_id, attempt):
-            return None
-        return await asyncio.to_thread(_read_slice, run.log_path, offset, limit, tail)
+        """Read Blender's output of an attempt that runs; None if it does not."""
+        for lease, run in self._runs.items():
+            if (lease.unit_id, lease.attempt) == (unit_id, attempt):
+                return await asyncio.to_thread(_read_slice, run.log_path, offset, limit, tail)
+        return None
 
     async def stop(self) -> None:
-        """Kill what runs, and end Blender. The attempt stays as it is in the database: its lease will expire."""
+        """Kill what runs, and end Blender. Attempts stay as they are in the database: their leases will expire."""
         self._stopping = True
-        if self._run is not None:
-            self._run.stop()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_WAIT_S):
-                    await self._run.ended.wait()
+        runs = list(self._runs.values())
+        for run in runs:
+            run.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_WAIT_S):
+                await asyncio.gather(*(run.ended.wait() for run in runs))
         self.kill_session()
         await self._close_session()
+
+    # --- signs of life -----------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """Renew the leases and tell the progress, for as long as there are any. Nothing ends the beat before."""
+        while self._runs:
+            await asyncio.sleep(self.farm.settings.heartbeat_s)
+            runs = [run for run in self._runs.values() if not run.ended.is_set()]
+            try:
+                lost = await self.blocking(results.renew, [run.beat() for run in runs])
+                await self._hand_back(runs)
+            except RenderfarmError as error:
+                log.warning("could not renew %s leases: %s", len(runs), error)
+            except Exception:
+                log.exception("could not renew %s leases", len(runs))
+            else:
+                await self.cancel(list(lost))
+            self._touch_scenes(runs)
+        self._beating = None
+
+    async def _hand_back(self, runs: Sequence[AttemptRun]) -> None:
+        """Let others have what waits behind a unit that takes longer than was expected."""
+        waiting = [run for run in runs if not run.has_begun]
+        if waiting and self._turn.locked() and time.monotonic() - self._turn_began_s > _HAND_BACK_AFTER_S:
+            leases = [run.lease for run in waiting]
+            reason = f"the unit before it on {self.worker_id} takes longer than was expected"
+            await self.blocking(results.hand_back, leases, reason)
+            await self.cancel(leases)
+
+    def _touch_scenes(self, runs: Sequence[AttemptRun]) -> None:
+        for asset_id in {run.asset_id for run in runs if run.asset_id is not None}:
+            self.cache.touch(asset_id, self.farm.clock())
+
+    # --- for many attempts at once -----------------------------------------------------------------------------
+
+    async def _begin(self, leases: Sequence[Lease]) -> list[Assignment | None]:
+        assignments = await self.insist(results.begin, leases)
+        return [assignments.get(lease) for lease in leases]
+
+    async def _commit(self, commits: Sequence[FrameCommit]) -> list[list[Output] | None]:
+        return await self.insist(results.commit_frames, commits)
+
+    async def _publish(self, batch: Sequence[Sequence[Output]]) -> list[None]:
+        """Let frames appear. Whatever fails here, they are committed, and the scheduler publishes them later."""
+        committed = [output for outputs_ in batch for output in outputs_]
+        try:
+            await self.blocking(outputs.publish_outputs, committed)
+        except RenderfarmError as error:
+            log.warning("could not publish %s outputs: %s", len(committed), error)
+        except Exception:
+            log.exception("could not publish %s outputs", len(committed))
+        return [None] * len(batch)
+
+    async def _prepare(self, wanted: Sequence[tuple[Asset, Path]]) -> list[Path | Exception]:
+        return await asyncio.to_thread(lambda: [self._prepare_one(asset, folder) for asset, folder in wanted])
+
+    def _prepare_one(self, asset: Asset, folder: Path) -> Path | Exception:
+        """Make an attempt's folder and have its scene here. What goes wrong with one is not the others' trouble."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return self.cache.fetch(asset, self.farm.clock())
+        except Exception as error:  # noqa: BLE001 - it is raised again in its attempt
+            return error
+
+    async def _clear(self, folders: Sequence[Path]) -> list[None]:
+        def clear() -> None:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+        await asyncio.to_thread(clear)
+        return [None] * len(folders)
+
+    @staticmethod
+    def store(farm: Farm, paths: Sequence[Path], output_dir: Path) -> tuple[RenderedFile, ...]:
+        """Put a frame's files into the object store. May be called again: the files go with the attempt's folder."""
+        return tuple(
+            RenderedFile(
+                name=path.relative_to(output_dir).as_posix(),
+                size_bytes=path.stat().st_size,
+                digest=farm.objects.put(path),
+            )
+            for path in paths
+        )
+
+    async def insist(self, step: Callable[..., T], *arguments: Any) -> T:
+        """Call a function of the farm until it is available: a frame that took hours must not be thrown away.
+
+        Raises:
+            FarmUnavailable: for too long.
+            LeaseLost: meanwhile the attempt was taken away.
+        """
+        try:
+            return await self.blocking(step, *arguments)
+        except FarmUnavailable as error:
+            log.info("%s is tried again: %s", step.__name__, error)
+        patience_s = _PATIENCE_LEASES * self.farm.settings.lease_s
+        retry = stamina.AsyncRetryingCaller(
+            attempts=None, timeout=patience_s, wait_initial=_RETRY_FIRST_S, wait_max=_RETRY_MAX_S, wait_jitter=0.1
+        )
+        return await retry(FarmUnavailable, self.blocking, step, *arguments)
+
+    # --- the session -------------------------------------------------------------------------------------------
 
     async def session(self, version: str, log_path: Path) -> BlenderSession:
         """Return a living session of that Blender version: the warm one if it fits, else a new one.

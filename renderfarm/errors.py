@@ -18,6 +18,7 @@
     ├── InternalError           a mistake in the farm itself
     ├── StorageFull             no room left for the bytes
     └── FarmUnavailable         a service the farm needs does not answer
+        └── RolledBack          nothing of it happened; the same may be done again at once
 
 Their messages are one line, for people. HTTP statuses and exit codes are mapped elsewhere, once each
 (``serve_app.problems`` and ``renderfarm.cli.exit_codes``).
@@ -120,3 +121,7 @@ class FarmUnavailable(RenderfarmError):
     """A service the farm needs does not answer."""
 
     code = "farm_unavailable"
+
+
+class RolledBack(FarmUnavailable):
+    """Nothing of what was asked has happened, for sure: the same may be done again at once."""

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
+import stat
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from platformdirs import user_data_path, user_state_path
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from renderfarm import urls
+from renderfarm.errors import InvalidInput
+
+_FILE_NAME = "renderfarm.toml"
+#: Paths which, relative in the file, are relative to it.
+_FILE_PATHS = ("data", "runtime")
+
+_log = logging.getLogger(__name__)
 
 
 def _default_workers() -> int:
@@ -18,9 +37,16 @@ def _default_workers() -> int:
 
 
 class Settings(BaseSettings):
-    """Every setting, each from the environment as ``RENDERFARM_<NAME>``."""
+    """Every setting, each from the environment as ``RENDERFARM_<NAME>``, else from ``renderfarm.toml``.
 
-    model_config = SettingsConfigDict(env_prefix="RENDERFARM_", frozen=True, extra="forbid")
+    That file is the one that ``RENDERFARM_CONFIG`` names, or the one in the working directory if there is one.
+
+    Raises:
+        pydantic.ValidationError: a value cannot be; its text shows no values, which may be passwords.
+        InvalidInput: the file is not there, not TOML, or has an unknown key.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RENDERFARM_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     data: Path = Field(default_factory=lambda: user_data_path("renderfarm"))
     """Folder of everything the embedded farm keeps."""
@@ -32,6 +58,20 @@ class Settings(BaseSettings):
     """A running farm's URL, for the command line; None: the farm that runs on this machine."""
     runtime: Path = Field(default_factory=lambda: user_state_path("renderfarm"))
     """Folder in which a running farm leaves its URL for the command line."""
+
+    name: str = Field(default="renderfarm", pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")
+    """Farms that share a RabbitMQ or a Redis keep apart what is theirs by their names."""
+    database_url: str | None = Field(default=None, repr=False)
+    """``mysql://USER:PASSWORD@HOST:3306/NAME`` (MariaDB, too); None: SQLite in the data folder."""
+    amqp_url: str | None = Field(default=None, repr=False)
+    """RabbitMQ, ``amqp://USER:PASSWORD@HOST:5672/VHOST`` or ``amqps://…``; None: a table in the database."""
+    redis_url: str | None = Field(default=None, repr=False)
+    """``redis://:PASSWORD@HOST:6379/0`` or ``rediss://…``; None: every reader asks the database."""
+    storage_url: str | None = Field(default=None, repr=False)
+    """``s3://KEY:SECRET@HOST:PORT/BUCKET/PREFIX``, or ``http(s)://USER:PASSWORD@HOST:PORT/FOLDER`` for Dufs and
+    other WebDAV servers; None: a folder in the data folder."""
+    storage_links: bool = False
+    """Send whoever downloads to the object store itself, by a link that it has signed; it must be in their reach."""
 
     blender: Annotated[tuple[Path, ...], NoDecode] = ()
     """Blender programs, best first, separated as PATH is.
@@ -65,6 +105,26 @@ class Settings(BaseSettings):
     object_store_memory_bytes: int = Field(default=128 * 2**20, ge=80 * 2**20)
     """Ray's shared memory; the farm passes files by the store, not through Ray."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Name the sources, the strongest first."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _from_file(cls))
+
+    @field_validator(*urls.CHECKS)
+    @classmethod
+    def _service_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if not value:
+            return None
+        urls.CHECKS[str(info.field_name)](value)
+        return value
+
     @field_validator("blender", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:
@@ -81,6 +141,33 @@ class Settings(BaseSettings):
         if value not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError("the farm has no accounts yet, so it listens on loopback only")
         return value
+
+
+def without_services() -> dict[str, Any]:
+    """Return the settings of a farm that is on its own, whatever services the environment and the file name."""
+    return dict.fromkeys(urls.CHECKS)
+
+
+def _from_file(settings: type[Settings]) -> dict[str, Any]:
+    """Read the settings of the file, if there is one."""
+    named = os.environ.get("RENDERFARM_CONFIG")
+    path = Path(named or _FILE_NAME).expanduser().absolute()
+    if not named and not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as stream:
+            values = tomllib.load(stream)
+            mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(f"cannot read the settings in {path}: {why}") from error
+    for key in values:
+        if key not in settings.model_fields:
+            close = difflib.get_close_matches(key, settings.model_fields, 1)
+            raise InvalidInput(f"{path}: no setting {key!r}{f'; did you mean {close[0]}?' if close else ''}")
+    if mode & stat.S_IROTH and any(urls.has_password(str(values.get(key, ""))) for key in urls.CHECKS):
+        _log.warning("%s has passwords in it, and everybody on this machine may read it: chmod 600", path)
+    return values | {key: path.parent / Path(values[key]).expanduser() for key in _FILE_PATHS if key in values}
 
 
 def prepare_ray_environment() -> None:

@@ -1,6 +1,6 @@
 """The farm's process: starts Ray, the actors and the HTTP API on this machine, and takes them all down again.
 
-``python -m serve_app [--data DIR] [--port N] [--announce] [--stop-on-eof]``
+``python -m serve_app [--data DIR] [--port N] [--alone] [--announce] [--stop-on-eof]``
 
 Prints one line of JSON when the farm is ready, or when it cannot start. Everything else goes to ``DATA/logs``.
 """
@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from renderfarm.errors import RenderfarmError
-from renderfarm.settings import Settings, prepare_ray_environment
+from renderfarm.settings import Settings, prepare_ray_environment, without_services
 
 
 def main() -> int:
@@ -54,6 +54,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m serve_app", description="Run a render farm on this machine.")
     parser.add_argument("--data", type=Path, help="folder of everything the farm keeps")
     parser.add_argument("--port", type=int, help="port of the HTTP API; 0 takes a free one")
+    parser.add_argument("--alone", action="store_true", help="use no services: everything is in the data folder")
     parser.add_argument("--announce", action="store_true", help="let the command line find this farm")
     parser.add_argument("--stop-on-eof", action="store_true", help="stop when standard input ends")
     return parser.parse_args()
@@ -61,7 +62,8 @@ def _options() -> argparse.Namespace:
 
 def _settings(options: argparse.Namespace) -> Settings:
     given: dict[str, Any] = {"data": options.data, "port": options.port}
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    return Settings(**given, **(without_services() if options.alone else {}))
 
 
 def _log_to(folder: Path) -> None:
@@ -86,7 +88,9 @@ def _say(message: dict[str, Any]) -> None:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        return "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
+        )
     return " ".join(str(error).split())
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -10,14 +11,14 @@ from starlette.types import Scope
 
 import renderfarm
 from renderfarm import ports
-from renderfarm.auth import LOCAL_OWNER
-from renderfarm.services import progress
+from renderfarm.services.health import Readiness
 from serve_app import openapi
 from serve_app.dependencies import PrincipalOf, local_owner
+from serve_app.feed import Feed
 from serve_app.middleware import BodyLimit, Envelope, LoopbackOnly
 from serve_app.problems import install_problem_handlers
-from serve_app.pulse import Pulse
-from serve_app.routers import assets, events, health, nodes, outputs, tasks, units
+from serve_app.routers import assets, check, dead_letters, events, health, nodes, outputs, tasks, units
+from serve_app.status_reads import StatusReads
 from serve_app.uploads import FORM_OVERHEAD_BYTES_MAX
 
 #: JSON that people send is small.
@@ -50,13 +51,17 @@ def create_app(
         openapi_tags=openapi.TAGS,
         generate_unique_id_function=openapi.operation_id,
         redirect_slashes=False,
+        lifespan=_lifespan,
     )
     app.state.farm = farm
     app.state.principal_of = principal_of
     app.state.asset_wait_s = asset_wait_s
-    # One look serves every caller, so it is the farm's own; each stream then reads with its caller's rights.
-    app.state.pulse = Pulse(lambda: progress.last_event_id(farm, LOCAL_OWNER))
-    for module in (assets, tasks, units, outputs, events, nodes, health):
+    # One reader serves every caller, so it is the farm's own; each stream has asked for its caller's rights.
+    app.state.feed = Feed(farm)
+    app.state.readiness = Readiness(farm)
+    app.state.status_reads = StatusReads()
+    # Routes are tried in their order: the status of a task is what is asked for most.
+    for module in (tasks, assets, units, outputs, events, nodes, check, dead_letters, health):
         app.include_router(module.router)
     install_problem_handlers(app)
     openapi.describe(app)
@@ -65,6 +70,12 @@ def create_app(
     app.add_middleware(LoopbackOnly)
     app.add_middleware(Envelope, send_request_id=send_request_id)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await app.state.feed.close()
 
 
 def _body_limit_of(upload_bytes_max: int) -> Callable[[Scope], int]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 from urllib.parse import quote
 
 from fastapi import Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -20,27 +20,33 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._ -]", re.ASCII)
 _DIGITS_MAX = 18
 
 
-def output_response(request: Request, output: Output, blob: BinaryIO) -> Response:
-    """Answer a GET or HEAD of an output; ``blob`` is closed in the end, whatever the answer is.
+def output_response(
+    request: Request, output: Output, *, link: Callable[[], str | None], open_blob: Callable[[], BinaryIO]
+) -> Response:
+    """Answer a GET or HEAD of an output, from the farm or by a link to the object store, if there is one.
 
     Raises:
         HTTPException: 416, the range lies outside the file.
     """
+    response = _bodiless_response(request, output)
+    if response is not None:
+        return response
+    url = link()
+    if url is not None:
+        # Whoever may follow it may read the file, until it runs out: nobody is to keep it.
+        return RedirectResponse(url, 307, {"Cache-Control": "no-store"})
+    start, stop = _wanted_range(request, output)
+    headers = _headers(output) | {"Content-Length": str(stop - start)}
+    if stop - start < output.size_bytes:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{output.size_bytes}"
+    blob = open_blob()
     try:
-        response = _bodiless_response(request, output)
-        if response is not None:
-            blob.close()
-            return response
-        start, stop = _wanted_range(request, output)
         blob.seek(start)
     except BaseException:
         blob.close()
         raise
-    headers = _headers(output) | {"Content-Length": str(stop - start)}
-    if stop - start < output.size_bytes:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{output.size_bytes}"
-        return _BlobResponse(blob, stop - start, 206, headers, output.media_type)
-    return _BlobResponse(blob, stop - start, 200, headers, output.media_type)
+    status = 206 if "Content-Range" in headers else 200
+    return _BlobResponse(blob, stop - start, status, headers, output.media_type)
 
 
 class _BlobResponse(StreamingResponse):

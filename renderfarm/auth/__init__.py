@@ -15,6 +15,7 @@ class Permission(StrEnum):
     TASK_CREATE = "task.create"
     TASK_CONTROL = "task.control"
     FARM_READ = "farm.read"
+    FARM_REPAIR = "farm.repair"
 
 
 @dataclass(frozen=True, kw_only=True)

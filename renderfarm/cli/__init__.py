@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 import renderfarm
-from renderfarm.cli import exit_codes, farm, logs, render, submit, tasks
+from renderfarm.cli import check, db, dead, exit_codes, farm, logs, render, submit, tasks
 from renderfarm.cli.console import say_error, show_json
 from renderfarm.errors import RenderfarmError
 
@@ -35,6 +35,9 @@ app.command()(logs.logs)
 app.command()(logs.script)
 app.command(name="outputs")(tasks.list_outputs)
 app.command()(farm.nodes)
+app.command()(check.check)
+app.add_typer(db.app, name="db")
+app.add_typer(dead.app, name="dead")
 
 
 def _show_version(wanted: bool) -> None:
@@ -88,4 +91,4 @@ def _fail(arguments: Sequence[str], code: str, message: str, exit_code: int) -> 
 def _settings_message(error: ValidationError) -> str:
     found = error.errors()[0]
     name = "_".join(("RENDERFARM", *(str(part) for part in found["loc"]))).upper()
-    return f"{name}: {found['msg']}"
+    return f"{name}: {found['msg'].removeprefix('Value error, ')}"

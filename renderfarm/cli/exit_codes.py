@@ -11,6 +11,8 @@ from renderfarm.errors import Conflict, Forbidden, InvalidInput, NotFound, Rende
 COMPLETED = 0
 TASK_FAILED = 1
 """The task ended without all its frames: failed, or cancelled by somebody."""
+STILL_WRONG = 1
+"""A check has found something that is not mended."""
 BAD_INPUT = 2
 """Bad usage or input, or no room on a disk: asking again in the same way would not help."""
 UNAVAILABLE = 3

@@ -173,7 +173,7 @@ class EmbeddedFarm:
         _sweep(settings.data)
         self._data = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=settings.data))
         self._is_broken = False
-        self._process = FarmProcess(["--data", str(self._data), "--port", "0"], self._data / "stderr.log")
+        self._process = FarmProcess(["--alone", "--data", str(self._data), "--port", "0"], self._data / "stderr.log")
 
     def start(self) -> str:
         """Return the URL once the farm is ready.

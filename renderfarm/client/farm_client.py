@@ -23,6 +23,8 @@ from renderfarm.errors import AssetNotReady, FarmUnavailable, NotFound, Renderfa
 _UPLOAD_ANSWER_S = 3600.0
 #: The farm itself waits two minutes for the inspection of an asset.
 _SUBMIT_ANSWER_S = 180.0
+#: A check lists the whole object store.
+_CHECK_ANSWER_S = 3600.0
 _PAGE = 1000
 
 
@@ -245,7 +247,7 @@ class FarmClient:
         """
         path = _path("api/tasks", task_id, "outputs", output["id"])
         for attempt in retries():
-            with attempt, self._transport.stream(path) as response:
+            with attempt, self._transport.download(path) as response:
                 write_whole(
                     response.iter_bytes(),
                     target,
@@ -259,6 +261,34 @@ class FarmClient:
     def list_nodes(self) -> list[JSON]:
         nodes: list[JSON] = self._get("/api/nodes")["items"]
         return nodes
+
+    def check_farm(
+        self,
+        *,
+        repair: bool = False,
+        objects: bool = True,
+        message_age_s: float | None = None,
+        object_grace_s: float | None = None,
+    ) -> JSON:
+        """Compare the places that know a unit's state; return ``findings``. Takes minutes for a large object store.
+
+        Args:
+            repair: mend what is found.
+            objects: also look into the object store.
+            message_age_s: a message older than this is late.
+            object_grace_s: younger objects may still be on their way into a row.
+        """
+        params = {"objects": objects, "message_age_s": message_age_s, "object_grace_s": object_grace_s}
+        method = "POST" if repair else "GET"
+        return _object(self._transport.send(method, "/api/check", read_timeout_s=_CHECK_ANSWER_S, params=params))
+
+    def list_dead_letters(self, *, limit: int = 100) -> JSON:
+        """Return ``items``: messages that the queue has put aside, oldest first."""
+        return self._get("/api/dead-letters", limit=limit)
+
+    def replay_dead_letters(self, ids: Sequence[str] | None = None) -> JSON:
+        """Put dead letters (None: all) back into the queue; return how many were ``replayed``. Raises NotFound."""
+        return self._post("/api/dead-letters/replay", None if ids is None else {"ids": list(ids)})
 
     def is_alive(self) -> bool:
         """Tell whether a farm answers at the URL."""

@@ -15,6 +15,7 @@ from renderfarm import errors
 #: Parameters of a query; None is left out.
 Params = Mapping[str, Any]
 _TRIES = 3
+_ELSEWHERE = (HTTPStatus.FOUND, HTTPStatus.TEMPORARY_REDIRECT)
 _WAIT_FIRST_S, _WAIT_MAX_S, _WAIT_JITTER_S = 0.1, 1.0, 0.2
 
 # Stamina would tell of each retry through structlog, which prints to standard output: that belongs to --json.
@@ -77,6 +78,37 @@ class Transport:
                 response.read()
             _check(response)
             yield response
+
+    @contextmanager
+    def download(self, path: str) -> Iterator[httpx2.Response]:
+        """Open a file that is read while it comes, from the object store itself if the farm sends us there."""
+        with _as_farm_errors(self.url), self._client.stream("GET", path, timeout=self._timeout_s) as response:
+            link = response.headers.get("Location", "") if response.status_code in _ELSEWHERE else ""
+            if not link.startswith(("http://", "https://")):
+                if not response.is_success:
+                    response.read()
+                _check(response)
+                yield response
+                return
+        with _download_from(link, self._timeout_s) as response:
+            yield response
+
+
+@contextmanager
+def _download_from(link: str, timeout_s: float) -> Iterator[httpx2.Response]:
+    """Open a link that the farm gave us; what we tell the farm, headers and all, is not for whoever is there.
+
+    No message repeats the link: it opens the file for everybody.
+    """
+    store = "the object store that the farm sends us to"
+    try:
+        with httpx2.stream("GET", link, timeout=timeout_s) as response:
+            if not response.is_success:
+                raise errors.FarmUnavailable(f"{store} answered {response.status_code} {response.reason_phrase}")
+            yield response
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        reason = _one_line(str(error)) or type(error).__name__
+        raise errors.FarmUnavailable(f"{store} did not send the file: {reason}") from error
 
 
 def retries() -> Iterable[stamina.Attempt]:

@@ -46,6 +46,8 @@ class SqlAssets:
         self._connection.execute(insert(asset_files), rows)
 
     def latest_version(self, project_id: str, name: str) -> int:
+        # Two that add the next version of a name wait for each other here.
+        self._connection.execute(select(projects.c.id).where(projects.c.id == project_id).with_for_update())
         query = select(func.max(assets.c.version)).where(assets.c.project_id == project_id, assets.c.name == name)
         return int(self._connection.execute(query).scalar() or 0)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select, update
+from collections.abc import Sequence
+from typing import Any
 
-from renderfarm.db.rows import changed, from_row, to_row
+from sqlalchemy import Connection, select, update
+
+from renderfarm.db.rows import ROWS_PER_STATEMENT, from_row, insert_rows, to_row, update_rows
 from renderfarm.db.tables import attempts, units
-from renderfarm.domain.models import Attempt
+from renderfarm.domain.models import Attempt, AttemptStep
 from renderfarm.domain.states import AttemptState
 
 
@@ -21,14 +24,23 @@ class SqlAttempts:
         row = self._connection.execute(query).mappings().first()
         return None if row is None else from_row(Attempt, row)
 
-    def add(self, attempt: Attempt) -> None:
-        self._connection.execute(insert(attempts), to_row(attempt))
+    def add(self, new_attempts: Sequence[Attempt]) -> None:
+        for start in range(0, len(new_attempts), ROWS_PER_STATEMENT):
+            part = new_attempts[start : start + ROWS_PER_STATEMENT]
+            insert_rows(self._connection, attempts, [to_row(attempt) for attempt in part])
 
-    def update(self, old: Attempt, new: Attempt) -> None:
-        difference = changed(old, new)
-        if difference:
-            where = (attempts.c.unit_id == old.unit_id, attempts.c.number == old.number)
-            self._connection.execute(update(attempts).where(*where), difference)
+    def advance(self, steps: Sequence[AttemptStep]) -> None:
+        update_rows(
+            self._connection,
+            attempts,
+            "unit_id",
+            [(step.unit_id, {"number": step.number}, _columns(step)) for step in steps],
+            added=frozenset({"render_seconds"}),
+        )
+
+    def attach_log(self, unit_id: str, number: int, log_digest: str | None) -> None:
+        where = (attempts.c.unit_id == unit_id, attempts.c.number == number)
+        self._connection.execute(update(attempts).where(*where), {"log_digest": log_digest})
 
     def cancel_running(self, task_id: str, now: float) -> None:
         of_task = select(units.c.id).where(units.c.task_id == task_id)
@@ -38,3 +50,12 @@ class SqlAttempts:
     def of_unit(self, unit_id: str) -> list[Attempt]:
         query = select(attempts).where(attempts.c.unit_id == unit_id).order_by(attempts.c.number)
         return [from_row(Attempt, row) for row in self._connection.execute(query).mappings()]
+
+
+def _columns(step: AttemptStep) -> dict[str, Any]:
+    columns = to_row(step, without=frozenset({"unit_id", "number"}))
+    if step.state is None:
+        return {"render_seconds": step.render_seconds}
+    if step.log_digest is None:
+        del columns["log_digest"]
+    return columns

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
-from renderfarm.db.rows import batched_ids, from_row, to_row
+from renderfarm.db.rows import ROWS_PER_STATEMENT, batched_ids, from_row, insert_rows, to_row
 from renderfarm.db.tables import outputs
 from renderfarm.domain.models import Output
 from renderfarm.ports import Page
@@ -23,7 +23,9 @@ class SqlOutputs:
         return None if row is None else from_row(Output, row)
 
     def add(self, new_outputs: Sequence[Output]) -> None:
-        self._connection.execute(insert(outputs), [to_row(output) for output in new_outputs])
+        for start in range(0, len(new_outputs), ROWS_PER_STATEMENT):
+            part = new_outputs[start : start + ROWS_PER_STATEMENT]
+            insert_rows(self._connection, outputs, [to_row(output) for output in part])
 
     def present(self, output_ids: Sequence[str]) -> set[str]:
         query = select(outputs.c.id).where(outputs.c.id.in_(output_ids))
@@ -52,14 +54,19 @@ class SqlOutputs:
         rows = self._connection.execute(query).mappings()
         return Page(items=tuple(from_row(Output, row) for row in rows), total=total)
 
-    def of_unit(self, unit_id: str) -> list[Output]:
-        query = select(outputs).where(outputs.c.unit_id == unit_id).order_by(outputs.c.frame, outputs.c.name)
-        return [from_row(Output, row) for row in self._connection.execute(query).mappings()]
+    def of_units(self, unit_ids: Collection[str]) -> list[Output]:
+        found: list[Output] = []
+        for part in batched_ids(sorted(unit_ids)):
+            where = outputs.c.unit_id.in_(part)
+            query = select(outputs).where(where).order_by(outputs.c.unit_id, outputs.c.frame, outputs.c.name)
+            found += [from_row(Output, row) for row in self._connection.execute(query).mappings()]
+        return found
 
     def unpublished(self, limit: int) -> list[Output]:
         where = outputs.c.published.is_(False)
         query = select(outputs).where(where).order_by(outputs.c.committed_at).limit(limit)
         return [from_row(Output, row) for row in self._connection.execute(query).mappings()]
 
-    def mark_published(self, output_ids: Sequence[str]) -> None:
-        self._connection.execute(update(outputs).where(outputs.c.id.in_(output_ids)), {"published": True})
+    def mark_published(self, output_ids: Sequence[str]) -> int:
+        where = outputs.c.id.in_(output_ids)
+        return self._connection.execute(update(outputs).where(where), {"published": True}).rowcount

@@ -73,7 +73,7 @@ asset_files = Table(
     Column("id", _COUNTER, primary_key=True, autoincrement=True),
     Column("asset_id", _ID, ForeignKey("assets.id"), nullable=False, index=True),
     Column("path", Text, nullable=False),
-    Column("digest", String(64), nullable=False),
+    Column("digest", String(64), nullable=False, index=True),
     Column("size_bytes", BigInteger, nullable=False),
 )
 
@@ -154,7 +154,7 @@ attempts = Table(
     Column("blender_version", String(16)),
     Column("state", _STATE, nullable=False),
     Column("failure", JSON(none_as_null=True)),
-    Column("log_digest", String(64)),
+    Column("log_digest", String(64), index=True),
     Column("peak_memory_bytes", BigInteger),
     Column("render_seconds", Double, nullable=False),
     Column("started_at", Double, nullable=False),
@@ -171,7 +171,7 @@ outputs = Table(
     Column("frame", Integer, nullable=False),
     Column("camera", _NAME),
     Column("name", _PATH, nullable=False),
-    Column("digest", String(64), nullable=False),
+    Column("digest", String(64), nullable=False, index=True),
     Column("size_bytes", BigInteger, nullable=False),
     Column("media_type", String(64), nullable=False),
     Column("render_seconds", Double, nullable=False),
@@ -218,6 +218,10 @@ queue_messages = Table(
     Column("id", _COUNTER, primary_key=True, autoincrement=True),
     Column("topic", String(32), nullable=False),
     Column("key", _ID, nullable=False),
+    Column("deliveries", Integer, nullable=False, server_default="0"),
+    # Only dead letters have these.
+    Column("reason", Text),
+    Column("died_at", Double),
     sqlite_autoincrement=True,
 )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from renderfarm.db.rows import changed, from_row, to_row
+from renderfarm.db.changes import Changes
+from renderfarm.db.rows import batched_ids, changed, from_row, to_row
 from renderfarm.db.tables import tasks
 from renderfarm.domain.models import Task
 from renderfarm.ports import Page, TaskQuery
@@ -17,14 +19,29 @@ _SORTABLE = {name: tasks.c[name] for name in ("created_at", "updated_at", "prior
 class SqlTasks:
     """Implements ``ports.Tasks``."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, changes: Changes) -> None:
         self._connection = connection
+        self._changes = changes
 
     def get(self, task_id: str) -> Task | None:
         return self._first(task_id, lock=False)
 
     def lock(self, task_id: str) -> Task | None:
         return self._first(task_id, lock=True)
+
+    def some(self, task_ids: Collection[str]) -> dict[str, Task]:
+        found: dict[str, Task] = {}
+        for part in batched_ids(sorted(task_ids)):
+            rows = self._connection.execute(select(tasks).where(tasks.c.id.in_(part))).mappings()
+            found |= {row["id"]: from_row(Task, row) for row in rows}
+        return found
+
+    def lock_all(self, task_ids: Collection[str]) -> dict[str, Task]:
+        locked: dict[str, Task] = {}
+        for part in batched_ids(sorted(task_ids)):
+            query = select(tasks).where(tasks.c.id.in_(part)).order_by(tasks.c.id).with_for_update()
+            locked |= {row["id"]: from_row(Task, row) for row in self._connection.execute(query).mappings()}
+        return locked
 
     def _first(self, task_id: str, *, lock: bool) -> Task | None:
         query = select(tasks).where(tasks.c.id == task_id)
@@ -37,6 +54,7 @@ class SqlTasks:
     def update(self, old: Task, new: Task) -> Task:
         new = replace(new, revision=old.revision + 1)
         self._connection.execute(update(tasks).where(tasks.c.id == old.id), changed(old, new))
+        self._changes.add_revision(new.id, new.revision)
         return new
 
     def page(self, query: TaskQuery) -> Page[Task]:

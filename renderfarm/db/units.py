@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
 
-from renderfarm.db.rows import batched_ids, changed, from_row, to_row
+from renderfarm.db.rows import batched_ids, changed, from_row, to_row, update_rows
 from renderfarm.db.tables import outputs, units
 from renderfarm.domain.frames import parse_frames
-from renderfarm.domain.models import Unit, UnitKind
+from renderfarm.domain.leases import Lease
+from renderfarm.domain.models import ReadyUnit, Unit, UnitKind
 from renderfarm.domain.states import UNIT_ENDED, UnitState
-from renderfarm.ports import Page
+from renderfarm.ports import InWork, Page
 
+#: What may change while a unit runs, behind what tells whether it still does.
+_CHANGING = [
+    units.c[name] for name in ("id", "attempt", "epoch", "frames_done", "progress", "progress_note", "lease_expires_at")
+]
+_PLACEABLE = [
+    units.c[name]
+    for name in (
+        *("id", "project_id", "task_id", "asset_id", "position", "priority", "blender", "needs_gpu"),
+        *("frames", "frames_done", "attempt", "failed_on", "failures"),
+    )
+]
 #: Columns of a unit that nobody works on.
 _AT_REST: dict[str, Any] = {"worker_id": None, "lease_expires_at": None, "progress": 0.0, "progress_note": ""}
 
@@ -41,6 +54,26 @@ class SqlUnits:
             units.c.epoch == old.epoch,
         )
         return self._connection.execute(statement, changed(old, new)).rowcount == 1
+
+    def lock_all(self, unit_ids: Collection[str]) -> dict[str, Unit]:
+        locked: dict[str, Unit] = {}
+        for part in batched_ids(sorted(unit_ids)):
+            query = select(units).where(units.c.id.in_(part)).order_by(units.c.id).with_for_update()
+            locked |= {unit.id: unit for unit in self._all(query)}
+        return locked
+
+    def some(self, unit_ids: Collection[str]) -> dict[str, Unit]:
+        found: dict[str, Unit] = {}
+        for part in batched_ids(sorted(unit_ids)):
+            found |= {unit.id: unit for unit in self._all(select(units).where(units.c.id.in_(part)))}
+        return found
+
+    def update_all(self, changes: Sequence[tuple[Unit, Unit]]) -> int:
+        rows = [
+            (old.id, {"state": old.state, "attempt": old.attempt, "epoch": old.epoch}, changed(old, new))
+            for old, new in changes
+        ]
+        return update_rows(self._connection, units, "id", rows)
 
     def hold(self, task_id: str, held: bool) -> None:
         statement = update(units).where(units.c.task_id == task_id, units.c.state.not_in(UNIT_ENDED))
@@ -95,18 +128,70 @@ class SqlUnits:
         row = self._connection.execute(query).mappings().first()
         return None if row is None else from_row(Unit, row)
 
-    def placeable(self, now: float, limit: int, *, blenders: Collection[str], with_gpu: bool) -> list[Unit]:
+    def confirm(self, given: Collection[Unit]) -> dict[str, Unit]:
+        by_id = {unit.id: unit for unit in given}
+        confirmed: dict[str, Unit] = {}
+        for part in batched_ids(sorted(by_id)):
+            query = select(*_CHANGING).where(units.c.id.in_(part), units.c.state == UnitState.RUNNING)
+            for row in self._connection.execute(query.order_by(units.c.id).with_for_update()):
+                unit_id, attempt, epoch, frames_done, progress, note, expires_at = row
+                unit = by_id[unit_id]
+                if (attempt, epoch) == (unit.attempt, unit.epoch):
+                    confirmed[unit_id] = replace(
+                        unit,
+                        frames_done=frames_done,
+                        progress=progress,
+                        progress_note=note,
+                        lease_expires_at=expires_at,
+                    )
+        return confirmed
+
+    def placeable(self, now: float, limit: int, *, blenders: Collection[str], with_gpu: bool) -> list[ReadyUnit]:
         # The sum keeps planners from the index on not_before, by which they would read and sort every ready unit.
         waited = units.c.not_before + 0.0 <= now
         where = [units.c.state == UnitState.READY, units.c.held.is_(False), waited]
         where.append(units.c.blender.in_(blenders))
         if not with_gpu:
             where.append(units.c.needs_gpu.is_(False))
-        query = select(units).where(*where).order_by(units.c.rank, units.c.task_id, units.c.position)
-        return list(self._all(query.limit(limit)))
+        query = select(*_PLACEABLE).where(*where).order_by(units.c.rank, units.c.task_id, units.c.position)
+        return [_ready_unit(*row) for row in self._connection.execute(query.limit(limit))]
+
+    def lease(self, workers: Sequence[tuple[ReadyUnit, str]], epoch: int, expires_at: float) -> int:
+        fresh = {"progress": 0.0, "progress_note": "", "lease_expires_at": expires_at, "epoch": epoch}
+        rows = [
+            (
+                unit.id,
+                {"state": UnitState.READY, "attempt": unit.attempt},
+                {"state": UnitState.RUNNING, "attempt": unit.attempt + 1, "worker_id": worker_id, **fresh},
+            )
+            for unit, worker_id in workers
+        ]
+        return update_rows(self._connection, units, "id", rows)
 
     def running(self) -> list[Unit]:
         return list(self._all(select(units).where(units.c.state == UnitState.RUNNING)))
+
+    def in_work(self, task_ids: Collection[str]) -> dict[str, InWork]:
+        columns = (func.sum(units.c.progress), func.count(units.c.worker_id.distinct()))
+        found: dict[str, InWork] = {}
+        for part in batched_ids(sorted(task_ids)):
+            where = (units.c.state == UnitState.RUNNING, units.c.task_id.in_(part))
+            query = select(units.c.task_id, *columns).where(*where).group_by(units.c.task_id)
+            for task_id, progress, workers in self._connection.execute(query):
+                found[task_id] = InWork(frames=float(progress), workers=workers)
+        return found
+
+    def leases(self) -> list[Lease]:
+        columns = (units.c.id, units.c.task_id, units.c.attempt, units.c.epoch, units.c.worker_id)
+        rows = self._connection.execute(select(*columns).where(units.c.state == UnitState.RUNNING))
+        return [
+            Lease(unit_id=unit_id, task_id=task_id, attempt=attempt, epoch=epoch, worker_id=worker_id or "")
+            for unit_id, task_id, attempt, epoch, worker_id in rows
+        ]
+
+    def expired(self, now: float) -> list[Unit]:
+        where = (units.c.state == UnitState.RUNNING, units.c.lease_expires_at < now)
+        return list(self._all(select(units).where(*where)))
 
     def next_backoff(self, now: float) -> float | None:
         query = select(func.min(units.c.not_before)).where(
@@ -116,6 +201,43 @@ class SqlUnits:
 
     def _all(self, query: Select[Any]) -> tuple[Unit, ...]:
         return tuple(from_row(Unit, row) for row in self._connection.execute(query).mappings())
+
+
+def _ready_unit(
+    unit_id: str,
+    project_id: str,
+    task_id: str | None,
+    asset_id: str,
+    position: int,
+    priority: int,
+    blender: str,
+    needs_gpu: bool,
+    frames: str,
+    frames_done: int,
+    attempt: int,
+    failed_on: list[str],
+    failures: list[str],
+) -> ReadyUnit:
+    return ReadyUnit(
+        id=unit_id,
+        project_id=project_id,
+        task_id=task_id,
+        asset_id=asset_id,
+        position=position,
+        priority=priority,
+        blender=blender,
+        needs_gpu=needs_gpu,
+        frames_left=_count_frames(frames) - frames_done,
+        attempt=attempt,
+        failed_on=tuple(failed_on),
+        failures=len(failures),
+    )
+
+
+def _count_frames(frames: str) -> int:
+    if frames.isdecimal():  # as most are
+        return 1
+    return len(parse_frames(frames)) if frames else 0
 
 
 def units_where(

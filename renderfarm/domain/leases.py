@@ -10,9 +10,22 @@ class Lease:
     """The right to work on a unit, until it expires. Attempt and epoch fence off every later writer."""
 
     unit_id: str
+    task_id: str | None
+    """None for an inspection."""
     attempt: int
     epoch: int
     worker_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """A sign of life of an attempt."""
+
+    lease: Lease
+    progress: float
+    """Share of the frame in work that is done, 0 to 1."""
+    note: str
+    """What Blender is doing, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,23 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskStatus:
+    """What people ask for most, and programs every second."""
+
+    task_id: str
+    project_id: str
+    status: TaskState
+    progress: float
+    """0 to 100, frames in work counted by their share."""
+    frames_done: int
+    frames_total: int
+    eta_s: float | None
+    """Seconds until the end at the present pace; None when there is no pace yet."""
+    failure: Failure | None
+    revision: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Unit:
     """The smallest piece placed on a node."""
 
@@ -137,6 +154,42 @@ class Unit:
     failure: Failure | None
     """The latest failure."""
     created_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadyUnit:
+    """As much of a ready unit as it takes to place it: the scheduler reads many more than it places."""
+
+    id: str
+    project_id: str
+    task_id: str | None
+    asset_id: str
+    position: int
+    priority: int
+    blender: str
+    needs_gpu: bool
+    frames_left: int
+    attempt: int
+    failed_on: tuple[str, ...]
+    failures: int
+    """Failed attempts since it was last (re)started."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptStep:
+    """What becomes of an attempt: it gets on, or it ends."""
+
+    unit_id: str
+    number: int
+    render_seconds: float = 0.0
+    """To be added to what it has."""
+    state: AttemptState | None = None
+    """None: it goes on."""
+    failure: Failure | None = None
+    log_digest: str | None = None
+    """None: what it has stays."""
+    peak_memory_bytes: int | None = None
+    finished_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

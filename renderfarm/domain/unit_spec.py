@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from renderfarm.domain.models import Asset, Task, Unit
 from renderfarm.domain.render_settings import Device, Engine, ImageFormat
@@ -33,7 +33,7 @@ class UnitSpec:
 
     def to_json(self) -> str:
         """Return the spec as one line of ASCII."""
-        return json.dumps(asdict(self))
+        return json.dumps(vars(self))
 
 
 def unit_spec(task: Task, unit: Unit, asset: Asset) -> UnitSpec:

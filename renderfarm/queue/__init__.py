@@ -1,5 +1,6 @@
 """The queue adapters."""
 
+from renderfarm.queue.rabbit import RabbitQueue
 from renderfarm.queue.table import TableQueue
 
-__all__ = ["TableQueue"]
+__all__ = ["RabbitQueue", "TableQueue"]

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from renderfarm.auth import Permission, Principal, authorise
@@ -19,6 +20,7 @@ from renderfarm.ports import Farm, Page
 from renderfarm.services.archives import unpack_project
 from renderfarm.services.nodes import available_blenders
 from renderfarm.services.projects import DEFAULT_PROJECT
+from renderfarm.services.repeating import repeated_if_undone
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _UNSAFE_NAME = re.compile(r"[\x00-\x1f/\\:*?\"<>|]")
@@ -45,25 +47,33 @@ def store_asset(
         _check_version(farm, file_version)
         files = tuple(_store_file(farm, root, path) for path in sorted(root.rglob("*")) if path.is_file())
     asset_name = (name or Path(file_name).stem or main_file)[:_NAME_LENGTH_MAX]
-    now = farm.clock()
-    with farm.database.write() as tx:
-        asset = Asset(
-            id=farm.new_id(),
-            project_id=DEFAULT_PROJECT,
-            owner=principal.name,
-            name=asset_name,
-            version=tx.assets.latest_version(DEFAULT_PROJECT, asset_name) + 1,
-            main_file=main_file,
-            files=files,
-            file_version=file_version,
-            state=AssetState.PENDING,
-            facts=None,
-            failure=None,
-            created_at=now,
-        )
-        tx.assets.add(asset)
-        tx.outbox.add(TOPIC_ASSET, asset.id, now)
+    unnumbered = Asset(
+        id=farm.new_id(),
+        project_id=DEFAULT_PROJECT,
+        owner=principal.name,
+        name=asset_name,
+        version=0,
+        main_file=main_file,
+        files=files,
+        file_version=file_version,
+        state=AssetState.PENDING,
+        facts=None,
+        failure=None,
+        created_at=farm.clock(),
+    )
+    asset = _add_version(farm, unnumbered)
     farm.compute.wake()
+    return asset
+
+
+@repeated_if_undone
+def _add_version(farm: Farm, unnumbered: Asset) -> Asset:
+    """Write an asset down as the next version of its name."""
+    with farm.database.write() as tx:
+        latest = tx.assets.latest_version(unnumbered.project_id, unnumbered.name)
+        asset = replace(unnumbered, version=latest + 1)
+        tx.assets.add(asset)
+        tx.outbox.add(TOPIC_ASSET, asset.id, asset.created_at)
     return asset
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from renderfarm.domain.models import Asset, LogEntry, Task, Unit
+from renderfarm.domain.models import Asset, LogEntry, ReadyUnit, Task, Unit
 from renderfarm.domain.states import UnitState, check_step
 from renderfarm.ports import Transaction
 
@@ -34,7 +34,7 @@ def move_task(tx: Transaction, old: Task, new: Task, cause: Cause) -> Task:
     """Write a locked task whose state changes; return it as it is now."""
     check_step(old.state, new.state)
     task = tx.tasks.update(old, replace(new, updated_at=cause.at))
-    tx.log.add([_task_entry(cause, "task.state", old.state, new.state, task)])
+    tx.log.add([task_entry(cause, "task.state", old.state, new.state, task)])
     return task
 
 
@@ -54,13 +54,13 @@ def move_unit(tx: Transaction, old: Unit, new: Unit, cause: Cause, revision: int
 
 def note_task(tx: Transaction, task: Task, event: str, cause: Cause) -> None:
     """Write an entry on a task whose state does not change."""
-    tx.log.add([_task_entry(cause, event, None, None, task)])
+    tx.log.add([task_entry(cause, event, None, None, task)])
 
 
 def unit_entry(
-    cause: Cause, event: str, old: str | None, new: str | None, unit: Unit, revision: int | None
+    cause: Cause, event: str, old: str | None, new: str | None, unit: Unit | ReadyUnit, revision: int | None
 ) -> LogEntry:
-    """Return an execution log entry on a unit's present attempt."""
+    """Return an execution log entry on a unit's present attempt; on a ready unit's, the one that is to begin."""
     return _entry(
         cause,
         event,
@@ -70,9 +70,14 @@ def unit_entry(
         asset_id=unit.asset_id,
         task_id=unit.task_id,
         unit_id=unit.id,
-        attempt=unit.attempt or None,
+        attempt=unit.attempt + 1 if isinstance(unit, ReadyUnit) else unit.attempt or None,
         revision=revision,
     )
+
+
+def asset_entry(cause: Cause, event: str, old: str | None, new: str | None, asset: Asset) -> LogEntry:
+    """Return an execution log entry on an asset."""
+    return _entry(cause, event, old, new, project_id=asset.project_id, asset_id=asset.id)
 
 
 def log_units(
@@ -93,10 +98,11 @@ def log_units(
 
 
 def _units_entry(cause: Cause, task: Task, new: UnitState) -> LogEntry:
-    return replace(_task_entry(cause, "unit.state", None, new, task), asset_id=task.asset_id)
+    return replace(task_entry(cause, "unit.state", None, new, task), asset_id=task.asset_id)
 
 
-def _task_entry(cause: Cause, event: str, old: str | None, new: str | None, task: Task) -> LogEntry:
+def task_entry(cause: Cause, event: str, old: str | None, new: str | None, task: Task) -> LogEntry:
+    """Return an execution log entry on a task."""
     return _entry(
         cause,
         event,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from renderfarm.auth import Permission, Principal, authorise
 from renderfarm.domain.blender_versions import version_key
 from renderfarm.domain.models import Unit, Worker
-from renderfarm.domain.states import WorkerState
+from renderfarm.domain.states import UnitState, WorkerState
 from renderfarm.ports import Farm
 
 
@@ -24,8 +24,10 @@ def list_workers(farm: Farm, principal: Principal) -> list[Activity]:
     authorise(principal, Permission.FARM_READ)
     with farm.database.read() as tx:
         present = [worker for worker in tx.workers.all() if worker.state is not WorkerState.GONE]
-        running = {unit.worker_id: unit for unit in tx.units.running()}
-    return [Activity(worker=worker, unit=running.get(worker.id)) for worker in present]
+        # A worker may have been given several ahead; it names the one that comes first.
+        named = tx.units.some([worker.unit_id for worker in present if worker.unit_id is not None])
+    at_work = {unit.worker_id: unit for unit in named.values() if unit.state is UnitState.RUNNING}
+    return [Activity(worker=worker, unit=at_work.get(worker.id)) for worker in present]
 
 
 def present_workers(farm: Farm) -> list[Worker]:

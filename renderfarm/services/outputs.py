@@ -14,6 +14,8 @@ from renderfarm.services.tasks import readable_task
 
 log = logging.getLogger(__name__)
 
+#: Long enough to follow a redirect, too short to pass on.
+LINK_LIFETIME_S = 300.0
 _BATCH = 100
 
 
@@ -24,14 +26,27 @@ def list_outputs(farm: Farm, principal: Principal, task_id: str, *, limit: int, 
         return tx.outputs.of_task(task_id, limit, offset)
 
 
-def open_output(farm: Farm, principal: Principal, task_id: str, output_id: str) -> tuple[Output, BinaryIO]:
-    """Open one output for reading; the caller closes it. Raises NotFound."""
+def get_output(farm: Farm, principal: Principal, task_id: str, output_id: str) -> Output:
+    """Return one output. Raises NotFound."""
     with farm.database.read() as tx:
         readable_task(tx, principal, task_id)
         output = tx.outputs.get(output_id)
     if output is None or output.task_id != task_id:
         raise NotFound(f"task {task_id} has no output {output_id!r}")
-    return output, farm.objects.open(output.digest)
+    return output
+
+
+def output_link(farm: Farm, output: Output) -> str | None:
+    """Return a URL by which anybody may read the file for some minutes; None: read it with ``open_output``."""
+    if not farm.settings.storage_links:
+        return None
+    name = output.name.rpartition("/")[2]
+    return farm.objects.link(output.digest, name=name, media_type=output.media_type, lifetime_s=LINK_LIFETIME_S)
+
+
+def open_output(farm: Farm, output: Output) -> BinaryIO:
+    """Open an output's file for reading; the caller closes it. Raises NotFound."""
+    return farm.objects.open(output.digest)
 
 
 def publish_outputs(farm: Farm, outputs: Sequence[Output]) -> None:
@@ -51,8 +66,9 @@ def publish_outputs(farm: Farm, outputs: Sequence[Output]) -> None:
             published.append(output)
     if published:
         with farm.database.write() as tx:
-            tx.outputs.mark_published([output.id for output in published])
-            present = tx.outputs.present([output.id for output in published])
+            ids = [output.id for output in published]
+            all_there = tx.outputs.mark_published(ids) == len(ids)
+            present = set(ids) if all_there else tx.outputs.present(ids)
         for output in published:
             if output.id not in present:  # undone by a retry meanwhile
                 withdraw(farm, output)

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from renderfarm.domain.blender_versions import choose_blender
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
-from renderfarm.domain.models import Attempt, Unit, Worker
-from renderfarm.domain.policy import Candidate, Slot, place
+from renderfarm.domain.models import Attempt, ReadyUnit, Unit, Worker
+from renderfarm.domain.paces import Paces
+from renderfarm.domain.policy import Candidate, Placement, Slot, place
 from renderfarm.domain.states import AttemptState, TaskState, UnitState
 from renderfarm.errors import InvalidInput
 from renderfarm.ports import Farm, Transaction
-from renderfarm.services.journal import SCHEDULER, Cause, move_task, move_unit, note_task
+from renderfarm.services.journal import SCHEDULER, Cause, note_task
 from renderfarm.services.nodes import available_blenders
 from renderfarm.services.results import fail_unit
+from renderfarm.services.steps import Steps
 
-#: Ready units to look at for each free worker: enough to find one whose scene is open.
-_CANDIDATES_PER_WORKER = 50
+#: Ready units to look at, at first and at most, and besides for each worker that could take one: enough to find one
+#: whose scene is open, and to fill workers whose units are short.
+_CANDIDATES = 32
+_CANDIDATES_MAX = 512
+_CANDIDATES_PER_WORKER = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A durable lease, and how long its unit will take, if that is known."""
+
+    lease: Lease
+    estimate_s: float | None
 
 
 def take_leadership(farm: Farm, holder: str) -> int:
@@ -30,43 +43,62 @@ def take_leadership(farm: Farm, holder: str) -> int:
         return tx.leader.take(holder, farm.clock())
 
 
-def place_units(farm: Farm, epoch: int, slots: Sequence[Slot], nodes: Mapping[str, str]) -> list[Lease]:
+def place_units(
+    farm: Farm, epoch: int, slots: Sequence[Slot], nodes: Mapping[str, str], paces: Paces | None = None
+) -> list[Placed]:
     """Decide which ready units start where, and make each decision durable before anybody acts on it.
 
     Args:
         slots: every worker in service.
         nodes: the node of each worker.
+        paces: what is known of how long frames take.
 
     Raises:
         Deposed: another scheduler has taken over.
     """
-    if not any(slot.free for slot in slots):
+    if not any(slot.may_take for slot in slots):
         return []
     now = farm.clock()
     with farm.database.write() as tx:
         tx.leader.hold(epoch, now)
-        # Ray does not know every kind of GPU. Where it knows of none, any worker may try, and its session finds out.
-        gpus_known = any(slot.gpus for slot in slots)
-        ready = _ready_units(tx, slots, gpus_known, now)
-        placements = place([_candidate(unit, gpus_known) for unit in ready.values()], slots)
-        leases = [
-            _lease(farm, tx, ready[placement.unit_id], placement.worker_id, nodes[placement.worker_id], epoch, now)
-            for placement in placements
-        ]
-    return [lease for lease in leases if lease is not None]
+        chosen = _choose(tx, slots, paces or Paces(), now)
+        if not chosen:
+            return []
+        steps = Steps(tx, {unit.task_id for unit, _ in chosen})
+        placed = [_lease(steps, unit, placement, nodes, epoch, now) for unit, placement in chosen]
+        steps.write(epoch=epoch, expires_at=now + farm.settings.lease_s)
+    return placed
 
 
-def _ready_units(tx: Transaction, slots: Sequence[Slot], gpus_known: bool, now: float) -> dict[str, Unit]:
+def _choose(tx: Transaction, slots: Sequence[Slot], paces: Paces, now: float) -> list[tuple[ReadyUnit, Placement]]:
+    """Ask the policy. Few units are looked at, and more only while every one of them finds a worker."""
+    # Ray does not know every kind of GPU. Where it knows of none, any worker may try, and its session finds out.
+    gpus_known = any(slot.gpus for slot in slots)
+    kinds = Counter((slot.blenders, slot.gpus > 0 or not gpus_known) for slot in slots if slot.may_take)
+    limit = _CANDIDATES
+    while True:
+        ready = _ready_units(tx, kinds, limit, now)
+        placements = place([_candidate(unit, gpus_known, paces) for unit in ready.values()], slots)
+        if len(placements) < len(ready) or len(ready) < limit or limit >= _CANDIDATES_MAX:
+            return [(ready[placement.unit_id], placement) for placement in placements]
+        limit = min(_CANDIDATES_MAX, limit * 8)
+
+
+def _ready_units(
+    tx: Transaction, kinds: Mapping[tuple[frozenset[str], bool], int], limit: int, now: float
+) -> dict[str, ReadyUnit]:
     """Return the first units for each kind of free worker: what none of them can take must not hide what they can."""
-    kinds = Counter((slot.blenders, slot.gpus > 0 or not gpus_known) for slot in slots if slot.free)
     return {
         unit.id: unit
-        for (blenders, with_gpu), free in kinds.items()
-        for unit in tx.units.placeable(now, free * _CANDIDATES_PER_WORKER, blenders=blenders, with_gpu=with_gpu)
+        for (blenders, with_gpu), workers in kinds.items()
+        for unit in tx.units.placeable(
+            now, limit + workers * _CANDIDATES_PER_WORKER, blenders=blenders, with_gpu=with_gpu
+        )
     }
 
 
-def _candidate(unit: Unit, gpus_known: bool) -> Candidate:
+def _candidate(unit: ReadyUnit, gpus_known: bool, paces: Paces) -> Candidate:
+    pace_s = paces.frame_seconds(unit.task_id, unit.asset_id)
     return Candidate(
         unit_id=unit.id,
         order=(-unit.priority, unit.task_id or "", unit.position),
@@ -74,94 +106,96 @@ def _candidate(unit: Unit, gpus_known: bool) -> Candidate:
         blenders=frozenset({unit.blender}),
         needs_gpu=unit.needs_gpu and gpus_known,
         failed_on=frozenset(unit.failed_on),
+        # What has failed may take any time, and others should not stand behind it.
+        estimate_s=None if pace_s is None or unit.failures else pace_s * unit.frames_left,
     )
 
 
-def _lease(farm: Farm, tx: Transaction, unit: Unit, worker_id: str, node: str, epoch: int, now: float) -> Lease | None:
-    """Write a lease down; None if the unit has changed since it was read."""
+def _lease(
+    steps: Steps, unit: ReadyUnit, placement: Placement, nodes: Mapping[str, str], epoch: int, now: float
+) -> Placed:
+    worker_id, number = placement.worker_id, unit.attempt + 1
     cause = Cause(reason=f"placed on {worker_id}", actor=SCHEDULER, at=now)
-    revision = _start_task(tx, unit, cause)
-    new = replace(
-        unit,
-        state=UnitState.RUNNING,
-        attempt=unit.attempt + 1,
+    _start_task(steps, unit, cause)
+    attempt = Attempt(
+        unit_id=unit.id,
+        number=number,
         epoch=epoch,
         worker_id=worker_id,
-        lease_expires_at=now + farm.settings.lease_s,
-        progress=0.0,
-        progress_note="",
+        node=nodes[worker_id],
+        blender_version=unit.blender,
+        state=AttemptState.RUNNING,
+        failure=None,
+        log_digest=None,
+        peak_memory_bytes=None,
+        render_seconds=0.0,
+        started_at=now,
+        finished_at=None,
     )
-    if not move_unit(tx, unit, new, cause, revision):
-        return None
-    tx.attempts.add(
-        Attempt(
-            unit_id=unit.id,
-            number=new.attempt,
-            epoch=epoch,
-            worker_id=worker_id,
-            node=node,
-            blender_version=unit.blender,
-            state=AttemptState.RUNNING,
-            failure=None,
-            log_digest=None,
-            peak_memory_bytes=None,
-            render_seconds=0.0,
-            started_at=now,
-            finished_at=None,
-        )
-    )
-    return Lease(unit_id=unit.id, attempt=new.attempt, epoch=epoch, worker_id=worker_id)
+    steps.lease(unit, attempt, cause)
+    lease = Lease(unit_id=unit.id, task_id=unit.task_id, attempt=number, epoch=epoch, worker_id=worker_id)
+    return Placed(lease=lease, estimate_s=placement.estimate_s)
 
 
-def _start_task(tx: Transaction, unit: Unit, cause: Cause) -> int | None:
-    """Let a queued task run, now that its first unit does; return the task's revision."""
-    task = None if unit.task_id is None else tx.tasks.lock(unit.task_id)
-    if task is None or task.state is not TaskState.QUEUED:
-        return None if task is None else task.revision
-    started_at = task.started_at if task.started_at is not None else cause.at
-    return move_task(tx, task, replace(task, state=TaskState.RUNNING, started_at=started_at), cause).revision
+def _start_task(steps: Steps, unit: ReadyUnit, cause: Cause) -> None:
+    """Let a queued task run, now that its first unit does."""
+    task = steps.task(unit.task_id)
+    if task is not None and task.state is TaskState.QUEUED:
+        started_at = task.started_at if task.started_at is not None else cause.at
+        steps.step_task(replace(task, state=TaskState.RUNNING, started_at=started_at), cause)
 
 
 def expire_leases(farm: Farm, epoch: int) -> list[Unit]:
     """Take back the units whose workers have not renewed their leases; return them."""
-    now = farm.clock()
     with farm.database.read() as tx:
-        late = [unit for unit in tx.units.running() if (unit.lease_expires_at or 0.0) < now]
+        late = tx.units.expired(farm.clock())
     reason = f"its worker has not been heard of for {farm.settings.lease_s:g} s"
-    return [unit for unit in late if _take_back(farm, epoch, unit, reason)]
+    return [unit for unit in late if take_back(farm, unit, reason, epoch)]
 
 
 def lose_worker(farm: Farm, epoch: int, worker_id: str, reason: str) -> list[Unit]:
     """Take back at once what a worker was doing that is known to be gone; return the units."""
     with farm.database.read() as tx:
         held = [unit for unit in tx.units.running() if unit.worker_id == worker_id]
-    return [unit for unit in held if _take_back(farm, epoch, unit, reason)]
+    return [unit for unit in held if take_back(farm, unit, reason, epoch)]
 
 
-def _take_back(farm: Farm, epoch: int, seen: Unit, reason: str) -> bool:
-    """Fail the attempt as lost, unless something else happened to the unit since it was seen."""
+def take_back(farm: Farm, seen: Unit, reason: str, epoch: int | None = None, actor: str = SCHEDULER) -> bool:
+    """Fail a running attempt as lost, unless something else happened to the unit since it was seen; tell whether.
+
+    Args:
+        epoch: the scheduler's; None for others, whom the unit's own state and attempt fence off.
+    """
     now = farm.clock()
     with farm.database.write() as tx:
-        tx.leader.hold(epoch, now)
-        task = None if seen.task_id is None else tx.tasks.lock(seen.task_id)
-        unit = tx.units.get(seen.id)
+        if epoch is not None:
+            tx.leader.hold(epoch, now)
+        steps = Steps(tx, [seen.task_id]).lock([seen.id])
+        unit = steps.unit(seen.id)
         if unit is None or (unit.state, unit.attempt) != (UnitState.RUNNING, seen.attempt):
             return False
         if unit.lease_expires_at != seen.lease_expires_at and (unit.lease_expires_at or 0.0) >= now:
             return False  # renewed after all
         failure = Failure(kind=FailureKind.LOST, message=f"{unit.worker_id} is lost: {reason}")
-        return fail_unit(farm, tx, task, unit, failure, Cause(reason=failure.message, actor=SCHEDULER, at=now))
+        fail_unit(farm, tx, steps, unit, failure, Cause(reason=failure.message, actor=actor, at=now))
+    return True
 
 
 def lease_of(unit: Unit) -> Lease:
     """Return the lease under which a running unit runs."""
-    return Lease(unit_id=unit.id, attempt=unit.attempt, epoch=unit.epoch, worker_id=unit.worker_id or "")
+    return Lease(
+        unit_id=unit.id,
+        task_id=unit.task_id,
+        attempt=unit.attempt,
+        epoch=unit.epoch,
+        worker_id=unit.worker_id or "",
+    )
 
 
-def record_worker(farm: Farm, worker: Worker) -> None:
-    """Write down how a worker was last seen."""
+def record_workers(farm: Farm, workers: Sequence[Worker]) -> None:
+    """Write down how workers were last seen."""
     with farm.database.write() as tx:
-        tx.workers.put(worker)
+        tx.workers.put(workers)
 
 
 def repin_units(farm: Farm, epoch: int) -> None:

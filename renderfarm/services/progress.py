@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from renderfarm.auth import Permission, Principal, authorise
-from renderfarm.domain.failures import Failure
-from renderfarm.domain.models import Attempt, LogEntry, Task, Unit
+from renderfarm.domain.models import Attempt, LogEntry, Task, TaskStatus, Unit
 from renderfarm.domain.states import TASK_ENDED, AttemptState, TaskState, UnitState
 from renderfarm.domain.unit_spec import unit_spec
 from renderfarm.errors import NotFound
-from renderfarm.ports import Farm, Page, Transaction
+from renderfarm.ports import Farm, InWork, Page, Transaction
+from renderfarm.services.following import LATE_IDS, LATE_S, outdate_before
 from renderfarm.services.tasks import readable_task
 from renderfarm.services.unit_script import generate_script
 
 _LOG_LIMIT_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskStatus:
-    """What people ask for most, and programs every second."""
-
-    task_id: str
-    status: TaskState
-    progress: float
-    """0 to 100, frames in work counted by their share."""
-    frames_done: int
-    frames_total: int
-    eta_s: float | None
-    """Seconds until the end at the present pace; None when there is no pace yet."""
-    failure: Failure | None
-    revision: int
+_NOTHING = InWork(frames=0.0, workers=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,36 +33,68 @@ class LogSlice:
 
 
 def get_status(farm: Farm, principal: Principal, task_id: str) -> TaskStatus:
-    """Return a task's status. Raises NotFound."""
+    """Return a task's status, at most ``STATUS_AGE_MAX_S`` behind the database. Raises NotFound."""
+    status = farm.statuses.get(task_id)
+    if status is not None:
+        authorise(principal, Permission.TASK_READ, status.project_id)
+        return status
+    return _read_status(farm, principal, task_id)
+
+
+def status_at_hand(farm: Farm, principal: Principal, task_id: str) -> TaskStatus | None:
+    """Return a task's status if that takes no waiting; what ``get_status`` has just found out is at hand."""
+    status = farm.statuses.at_hand(task_id)
+    if status is not None:
+        authorise(principal, Permission.TASK_READ, status.project_id)
+    return status
+
+
+def _read_status(farm: Farm, principal: Principal, task_id: str) -> TaskStatus:
+    read_at = farm.statuses.now()
     with farm.database.read() as tx:
         task = readable_task(tx, principal, task_id)
-        running = _running_units(tx, task)
-    in_work = sum(unit.progress for unit in running)
-    share = min(1.0, (task.frames_done + in_work) / task.frames_total) if task.frames_total else 0.0
+        in_work = tx.units.in_work([task_id]) if _may_be_in_work(task) else {}
+    status = _status(task, in_work.get(task_id, _NOTHING))
+    farm.statuses.keep([status], read_at)
+    return status
+
+
+def keep_statuses(farm: Farm, task_ids: Collection[str]) -> None:
+    """Keep the present statuses of some tasks, as if each had been asked for."""
+    if not task_ids:
+        return
+    read_at = farm.statuses.now()
+    with farm.database.read() as tx:
+        tasks = tx.tasks.some(task_ids)
+        in_work = tx.units.in_work([task.id for task in tasks.values() if _may_be_in_work(task)])
+    farm.statuses.keep([_status(task, in_work.get(task.id, _NOTHING)) for task in tasks.values()], read_at)
+
+
+def _status(task: Task, in_work: InWork) -> TaskStatus:
+    share = min(1.0, (task.frames_done + in_work.frames) / task.frames_total) if task.frames_total else 0.0
     return TaskStatus(
         task_id=task.id,
+        project_id=task.project_id,
         status=task.state,
         progress=round(100.0 * share, 2),
         frames_done=task.frames_done,
         frames_total=task.frames_total,
-        eta_s=_eta_s(task, in_work, len(running)),
+        eta_s=_eta_s(task, in_work),
         failure=task.failure,
         revision=task.revision,
     )
 
 
-def _running_units(tx: Transaction, task: Task) -> tuple[Unit, ...]:
-    if task.state in TASK_ENDED or task.started_at is None:
-        return ()
-    return tx.units.of_task(task.id, [UnitState.RUNNING]).items
+def _may_be_in_work(task: Task) -> bool:
+    return task.state not in TASK_ENDED and task.started_at is not None
 
 
-def _eta_s(task: Task, in_work: float, workers: int) -> float | None:
+def _eta_s(task: Task, in_work: InWork) -> float | None:
     """Return the seconds that the frames left take at the mean of those done, on the workers that work on it now."""
     if task.state is not TaskState.RUNNING or task.frames_done == 0:
         return None
     frame_s = task.render_seconds / task.frames_done
-    return round((task.frames_total - task.frames_done - in_work) * frame_s / max(1, workers), 1)
+    return round((task.frames_total - task.frames_done - in_work.frames) * frame_s / max(1, in_work.workers), 1)
 
 
 def list_units(
@@ -135,14 +152,34 @@ def list_log(farm: Farm, principal: Principal, task_id: str, *, after: int, limi
         return tx.log.page(task_id=task_id, after=after, limit=limit)
 
 
-def events_after(farm: Farm, principal: Principal, *, after: int, task_id: str | None, limit: int) -> list[LogEntry]:
-    """Return what happened after an event's id, of one task or of the whole farm. Raises NotFound."""
+def task_events(
+    farm: Farm, principal: Principal, task_id: str, *, after: int, limit: int
+) -> tuple[list[LogEntry], bool]:
+    """Return what happened to a task after an event's id, and whether that is all that will. Raises NotFound."""
     with farm.database.read() as tx:
-        if task_id is None:
-            authorise(principal, Permission.FARM_READ)
-        else:
-            readable_task(tx, principal, task_id)
-        return tx.log.page(task_id=task_id, after=after, limit=limit)
+        task = readable_task(tx, principal, task_id)
+        entries = tx.log.page(task_id=task_id, after=after, limit=limit)
+    outdate_before(farm, entries)
+    return entries, task.state in TASK_ENDED and len(entries) < limit
+
+
+def farm_events(farm: Farm, principal: Principal, *, after: int, limit: int) -> list[LogEntry]:
+    """Return what happened on the farm after an event's id."""
+    authorise(principal, Permission.FARM_READ)
+    with farm.database.read() as tx:
+        entries = tx.log.page(after=after, limit=limit)
+    outdate_before(farm, entries)
+    return entries
+
+
+def late_farm_events(farm: Farm, principal: Principal, *, before: int) -> list[LogEntry]:
+    """Return what happened just before an event, which may have come to light after it."""
+    authorise(principal, Permission.FARM_READ)
+    with farm.database.read() as tx:
+        entries = tx.log.page(after=max(0, before - LATE_IDS), limit=LATE_IDS)
+    before_it = [entry for entry in entries if entry.id < before]
+    latest_at = max((entry.at for entry in entries if entry.id <= before), default=0.0)
+    return [entry for entry in before_it if entry.at > latest_at - LATE_S]
 
 
 def last_event_id(farm: Farm, principal: Principal) -> int:

@@ -1,24 +1,26 @@
-"""The worker's side of a lease: beginning, renewing, committing and failing an attempt.
+"""The worker's side of leases: beginning, renewing, committing and failing attempts.
 
-Every write is fenced: it takes effect only while the unit still runs this very attempt of this epoch.
+Every write is fenced: it takes effect only while the unit still runs this very attempt of this epoch. Whatever a worker
+has to say of several attempts at once goes into one transaction.
 """
 
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import RULES, Failure, retry_delay_s
-from renderfarm.domain.leases import AttemptReport, Lease, RenderedFile
+from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
 from renderfarm.domain.models import Asset, Output, Task, Unit, UnitKind
 from renderfarm.domain.states import AssetState, AttemptState, TaskState, UnitState
 from renderfarm.errors import LeaseLost
 from renderfarm.ports import Farm, Transaction
-from renderfarm.services.journal import Cause, move_asset, move_task, move_unit, touch_task, unit_entry
+from renderfarm.services.journal import Cause, move_asset
+from renderfarm.services.steps import Steps
 
-_NO_REPORT = AttemptReport(log_digest=None, peak_memory_bytes=None)
+NO_REPORT = AttemptReport(log_digest=None, peak_memory_bytes=None)
 _NOTE_LENGTH_MAX = 255
 
 
@@ -35,73 +37,110 @@ class Assignment:
     """Frames of the unit that no earlier attempt has committed."""
 
 
-def begin(farm: Farm, lease: Lease) -> Assignment:
-    """Read what a lease is about. Raises LeaseLost."""
+@dataclass(frozen=True, kw_only=True)
+class FrameCommit:
+    """A frame that an attempt has rendered."""
+
+    lease: Lease
+    unit: Unit
+    """As it began: what never changes while it runs."""
+    frame: int
+    files: tuple[RenderedFile, ...]
+    render_seconds: float
+    report: AttemptReport = NO_REPORT
+    """Counts with the unit's last frame."""
+
+
+def begin(farm: Farm, leases: Collection[Lease]) -> dict[Lease, Assignment]:
+    """Read what leases are about; those that are lost are left out."""
     with farm.database.read() as tx:
-        unit = _fenced(tx.units.get(lease.unit_id), lease)
-        asset = tx.assets.get(unit.asset_id)
-        task = None if unit.task_id is None else tx.tasks.get(unit.task_id)
-        done = {output.frame for output in tx.outputs.of_unit(unit.id)}
-    if asset is None:
-        raise LookupError(f"unit {unit.id} has no asset {unit.asset_id}")
-    frames = tuple(frame for frame in unit.frames if frame not in done)
-    return Assignment(lease=lease, unit=unit, asset=asset, task=task, frames=frames)
-
-
-def renew(farm: Farm, lease: Lease, progress: float, note: str) -> None:
-    """Keep a lease, and say how far the frame in work is. Raises LeaseLost."""
-    with farm.database.write() as tx:
-        unit = _fenced(tx.units.get(lease.unit_id), lease)
-        new = replace(
-            unit,
-            lease_expires_at=farm.clock() + farm.settings.lease_s,
-            progress=min(1.0, max(0.0, progress)),
-            progress_note=note[:_NOTE_LENGTH_MAX],
+        units = tx.units.some([lease.unit_id for lease in leases])
+        held = {lease: units[lease.unit_id] for lease in leases if _holds(units.get(lease.unit_id), lease)}
+        assets = {asset_id: tx.assets.get(asset_id) for asset_id in {unit.asset_id for unit in held.values()}}
+        tasks = tx.tasks.some({lease.task_id for lease in held if lease.task_id is not None})
+        done = {(output.unit_id, output.frame) for output in tx.outputs.of_units([unit.id for unit in held.values()])}
+    return {
+        lease: Assignment(
+            lease=lease,
+            unit=unit,
+            asset=_present(assets[unit.asset_id], unit),
+            task=None if lease.task_id is None else tasks[lease.task_id],
+            frames=tuple(frame for frame in unit.frames if (unit.id, frame) not in done),
         )
-        _write(tx, unit, new)
+        for lease, unit in held.items()
+    }
 
 
-def commit_frame(
-    farm: Farm,
-    lease: Lease,
-    frame: int,
-    files: Sequence[RenderedFile],
-    render_seconds: float,
-    report: AttemptReport = _NO_REPORT,
-) -> list[Output]:
-    """Make a frame's files part of the task, once; the unit's last frame ends the unit, and maybe the task.
+def renew(farm: Farm, beats: Sequence[Beat]) -> set[Lease]:
+    """Keep leases, and say how far each frame in work is. Returns those that are lost."""
+    with farm.database.write() as tx:
+        units = tx.units.lock_all([beat.lease.unit_id for beat in beats])
+        held = [beat for beat in beats if _holds(units.get(beat.lease.unit_id), beat.lease)]
+        until = farm.clock() + farm.settings.lease_s
+        tx.units.update_all(
+            [
+                (
+                    units[beat.lease.unit_id],
+                    replace(
+                        units[beat.lease.unit_id],
+                        lease_expires_at=until,
+                        progress=min(1.0, max(0.0, beat.progress)),
+                        progress_note=beat.note[:_NOTE_LENGTH_MAX],
+                    ),
+                )
+                for beat in held
+            ]
+        )
+    return {beat.lease for beat in beats}.difference(beat.lease for beat in held)
+
+
+# --- committing ----------------------------------------------------------------------------------------------
+
+
+def commit_frames(farm: Farm, commits: Sequence[FrameCommit]) -> list[list[Output] | None]:
+    """Make frames part of their tasks, each once; a unit's last frame ends the unit, and maybe the task.
 
     Asking again after an answer that was lost changes nothing.
 
-    Raises:
-        LeaseLost: the attempt is not the unit's any more; the result must be thrown away.
+    Returns:
+        For each commit its outputs, or None: its lease is lost and the result must be thrown away.
     """
     now = farm.clock()
-    actor = f"worker:{lease.worker_id}"
     with farm.database.write() as tx:
-        task, unit = _locked(tx, lease)
-        if task is None:
-            raise LookupError(f"unit {unit.id} is no unit of a task")
-        before = [output for output in tx.outputs.of_unit(unit.id) if output.frame == frame]
-        if before:  # the answer to the same commit was lost, and the worker asks again
-            return before
-        outputs = [_output(farm, unit, task, lease, frame, file, render_seconds, now) for file in files]
-        cause = Cause(reason=f"frame {frame} in {render_seconds:.2f} s", actor=actor, at=now)
-        task = touch_task(
-            tx,
-            task,
-            replace(task, frames_done=task.frames_done + 1, render_seconds=task.render_seconds + render_seconds),
-            cause,
-        )
-        done = replace(unit, frames_done=unit.frames_done + 1, progress=0.0, progress_note="")
-        tx.outputs.add(outputs)
-        names = ", ".join(output.name for output in outputs)
-        tx.log.add([unit_entry(cause, "frame.committed", None, names[:255], unit, task.revision)])
-        _count_render_seconds(tx, lease, render_seconds)
-        if done.frames_done < len(unit.frames):
-            _write(tx, unit, done)
-        else:
-            _succeed(tx, task, unit, done, report, cause)
+        units = {commit.unit.id: commit.unit for commit in commits}
+        steps = Steps(tx, {commit.lease.task_id for commit in commits}).confirm(units.values())
+        known: dict[tuple[str, int, int], list[Output]] = {}
+        for output in tx.outputs.of_units(units):
+            known.setdefault((output.unit_id, output.attempt, output.frame), []).append(output)
+        told = [_commit(farm, steps, known, commit, now) for commit in commits]
+        steps.write()
+    return told
+
+
+def _commit(
+    farm: Farm, steps: Steps, known: dict[tuple[str, int, int], list[Output]], commit: FrameCommit, now: float
+) -> list[Output] | None:
+    lease = commit.lease
+    key = (lease.unit_id, lease.attempt, commit.frame)
+    if key in known:  # the answer to the same commit was lost, and the worker asks again
+        return known[key]
+    unit, task = steps.unit(lease.unit_id), steps.task(lease.task_id)
+    if unit is None or not _holds(unit, lease):
+        return None
+    if task is None:
+        raise LookupError(f"unit {unit.id} is no unit of a task")
+    outputs = known[key] = [_output(farm, unit, task, commit, file, now) for file in commit.files]
+    seconds = commit.render_seconds
+    cause = Cause(reason=f"frame {commit.frame} in {seconds:.2f} s", actor=f"worker:{lease.worker_id}", at=now)
+    steps.add_outputs(outputs)
+    steps.note_unit(unit, "frame.committed", None, ", ".join(output.name for output in outputs)[:255], cause)
+    counted = replace(task, frames_done=task.frames_done + 1, render_seconds=task.render_seconds + seconds)
+    steps.set_task(counted, cause)
+    steps.advance(unit, seconds)
+    if unit.frames_done + 1 < len(unit.frames):
+        steps.set_unit(replace(unit, frames_done=unit.frames_done + 1, progress=0.0, progress_note=""))
+    else:
+        _succeed(steps, unit, commit.report, cause)
     return outputs
 
 
@@ -109,70 +148,109 @@ def commit_inspection(farm: Farm, lease: Lease, facts: SceneFacts, report: Attem
     """Make an inspection's facts the asset's. Raises LeaseLost."""
     cause = Cause(reason="inspected", actor=f"worker:{lease.worker_id}", at=farm.clock())
     with farm.database.write() as tx:
-        _, unit = _locked(tx, lease)
-        asset = tx.assets.get(unit.asset_id)
-        if asset is None:
-            raise LookupError(f"unit {unit.id} has no asset {unit.asset_id}")
-        _succeed(tx, None, unit, unit, report, cause)
+        steps = Steps(tx, []).lock([lease.unit_id])
+        unit = _fenced(steps.unit(lease.unit_id), lease)
+        asset = _present(tx.assets.get(unit.asset_id), unit)
+        _succeed(steps, unit, report, cause)
+        steps.write()
         move_asset(tx, asset, replace(asset, state=AssetState.READY, facts=facts), cause)
+
+
+def _succeed(steps: Steps, unit: Unit, report: AttemptReport, cause: Cause) -> None:
+    """End a unit whose last frame, or inspection, is there."""
+    steps.step_unit(
+        replace(
+            unit,
+            state=UnitState.SUCCEEDED,
+            failure=None,
+            frames_done=len(unit.frames),
+            worker_id=None,
+            lease_expires_at=None,
+            progress=0.0,
+            progress_note="",
+        ),
+        cause,
+    )
+    steps.end_attempt(unit, AttemptState.SUCCEEDED, report, None, cause.at)
+    task = steps.task(unit.task_id)
+    if task is not None:
+        _settle(steps, replace(task, units_open=task.units_open - 1), cause)
+
+
+def _settle(steps: Steps, task: Task, cause: Cause) -> None:
+    """Take a task's new counters; when its last unit has ended, the task has."""
+    if task.units_open > 0:
+        steps.set_task(task, cause)
+        return
+    state, reason = outcome(task)
+    steps.step_task(replace(task, state=state, finished_at=cause.at), replace(cause, reason=reason))
+
+
+def outcome(task: Task) -> tuple[TaskState, str]:
+    """Return how a task without open units has ended, and why."""
+    if task.units_failed:
+        return TaskState.FAILED, f"{task.units_failed} of {task.units_total} units failed"
+    if task.frames_done < task.frames_total:  # some frames of a cancelled task were taken up again, not all
+        return TaskState.CANCELLED, f"{task.frames_total - task.frames_done} frames stay cancelled"
+    return TaskState.COMPLETED, "all units succeeded"
+
+
+# --- failing and handing back --------------------------------------------------------------------------------
 
 
 def fail(farm: Farm, lease: Lease, failure: Failure, report: AttemptReport) -> None:
     """End an attempt with a failure; the unit is retried later, or fails for good. Raises LeaseLost."""
     cause = Cause(reason=failure.message, actor=f"worker:{lease.worker_id}", at=farm.clock())
     with farm.database.write() as tx:
-        task, unit = _locked(tx, lease)
-        fail_unit(farm, tx, task, unit, failure, cause, report)
+        steps = Steps(tx, [lease.task_id]).lock([lease.unit_id])
+        fail_unit(farm, tx, steps, _fenced(steps.unit(lease.unit_id), lease), failure, cause, report)
 
 
 def fail_unit(
     farm: Farm,
     tx: Transaction,
-    task: Task | None,
+    steps: Steps,
     unit: Unit,
     failure: Failure,
     cause: Cause,
-    report: AttemptReport = _NO_REPORT,
-) -> bool:
-    """Apply the failure kind's rule to a running unit; tell whether the unit was still as given."""
+    report: AttemptReport = NO_REPORT,
+) -> None:
+    """Apply the failure kind's rule to a running unit, and write it."""
     failures = (*unit.failures, failure.kind)
     delay_s = retry_delay_s(failures, farm.random())
     blamed = RULES[failure.kind].blames_worker and unit.worker_id is not None and unit.worker_id not in unit.failed_on
     new = replace(
-        unit,
+        _at_rest(unit),
         state=UnitState.FAILED if delay_s is None else UnitState.READY,
-        worker_id=None,
-        lease_expires_at=None,
         not_before=0.0 if delay_s is None else cause.at + delay_s,
-        progress=0.0,
-        progress_note="",
         failures=failures,
         failed_on=(*unit.failed_on, unit.worker_id or "") if blamed else unit.failed_on,
         failure=failure,
     )
     outlook = "no retry" if delay_s is None else f"retry in {delay_s:.1f} s"
-    told = replace(cause, reason=f"{failure.kind}: {failure.message} ({outlook})")
-    if not move_unit(tx, unit, new, told, None if task is None else task.revision + 1):
-        return False
-    _end_attempt(tx, unit, AttemptState.FAILED, cause.at, report, failure)
-    if delay_s is None:
-        _fail_owner(tx, task, unit, failure, cause)
-    elif task is not None:
-        touch_task(tx, task, task, cause)
-    return True
-
-
-def _fail_owner(tx: Transaction, task: Task | None, unit: Unit, failure: Failure, cause: Cause) -> None:
-    """Tell the task, or the asset under inspection, that a unit has failed for good."""
+    steps.step_unit(new, replace(cause, reason=f"{failure.kind}: {failure.message} ({outlook})"))
+    steps.end_attempt(unit, AttemptState.FAILED, report, failure, cause.at)
+    task = steps.task(unit.task_id)
     if task is not None:
-        counted = replace(
-            task,
-            units_open=task.units_open - 1,
-            units_failed=task.units_failed + 1,
-            failure=task.failure or _with_frames(failure, unit),
-        )
-        _settle(tx, task, counted, cause)
-        return
+        if delay_s is None:
+            _settle(steps, _with_failed_unit(task, unit, failure), cause)
+        else:
+            steps.set_task(task, cause)
+    steps.write()
+    if task is None and delay_s is None:
+        _reject_asset(tx, unit, failure, cause)
+
+
+def _with_failed_unit(task: Task, unit: Unit, failure: Failure) -> Task:
+    return replace(
+        task,
+        units_open=task.units_open - 1,
+        units_failed=task.units_failed + 1,
+        failure=task.failure or _with_frames(failure, unit),
+    )
+
+
+def _reject_asset(tx: Transaction, unit: Unit, failure: Failure, cause: Cause) -> None:
     asset = tx.assets.get(unit.asset_id)
     if unit.kind is UnitKind.INSPECT and asset is not None:
         move_asset(tx, asset, replace(asset, state=AssetState.REJECTED, failure=failure), cause)
@@ -183,99 +261,65 @@ def _with_frames(failure: Failure, unit: Unit) -> Failure:
     return replace(failure, message=f"frame {frames}: {failure.message}")
 
 
-def _succeed(tx: Transaction, task: Task | None, old: Unit, new: Unit, report: AttemptReport, cause: Cause) -> None:
-    ended = replace(new, state=UnitState.SUCCEEDED, worker_id=None, lease_expires_at=None, failure=None)
-    if not move_unit(tx, old, ended, cause, None if task is None else task.revision + 1):
-        raise LeaseLost(f"unit {old.id} has moved on from attempt {old.attempt}")
-    _end_attempt(tx, old, AttemptState.SUCCEEDED, cause.at, report, None)
-    if task is not None:
-        _settle(tx, task, replace(task, units_open=task.units_open - 1), cause)
+def hand_back(farm: Farm, leases: Sequence[Lease], reason: str) -> None:
+    """Let other workers have what this one was given ahead and has not begun; it counts as no failure.
+
+    Leases that are lost are as good as handed back.
+    """
+    with farm.database.write() as tx:
+        steps = Steps(tx, {lease.task_id for lease in leases}).lock([lease.unit_id for lease in leases])
+        for lease in leases:
+            unit = steps.unit(lease.unit_id)
+            if unit is not None and _holds(unit, lease):
+                cause = Cause(reason=reason, actor=f"worker:{lease.worker_id}", at=farm.clock())
+                steps.step_unit(replace(_at_rest(unit), state=UnitState.READY), cause)
+                steps.end_attempt(unit, AttemptState.CANCELLED, NO_REPORT, None, cause.at)
+                task = steps.task(unit.task_id)
+                if task is not None:
+                    steps.set_task(task, cause)
+        steps.write()
 
 
-def _settle(tx: Transaction, old: Task, new: Task, cause: Cause) -> None:
-    """Write a task's counters; when its last unit has ended, the task has."""
-    if new.units_open > 0:
-        touch_task(tx, old, new, cause)
-        return
-    state, reason = _end(new)
-    move_task(tx, old, replace(new, state=state, finished_at=cause.at), replace(cause, reason=reason))
+# --- what they share -----------------------------------------------------------------------------------------
 
 
-def _end(task: Task) -> tuple[TaskState, str]:
-    """Return how a task without open units has ended, and why."""
-    if task.units_failed:
-        return TaskState.FAILED, f"{task.units_failed} of {task.units_total} units failed"
-    if task.frames_done < task.frames_total:  # some frames of a cancelled task were taken up again, not all
-        return TaskState.CANCELLED, f"{task.frames_total - task.frames_done} frames stay cancelled"
-    return TaskState.COMPLETED, "all units succeeded"
+def _holds(unit: Unit | None, lease: Lease) -> bool:
+    """Tell whether a lease is the one under which its unit runs."""
+    expected = (UnitState.RUNNING, lease.attempt, lease.epoch)
+    return unit is not None and (unit.state, unit.attempt, unit.epoch) == expected
 
 
-def _locked(tx: Transaction, lease: Lease) -> tuple[Task | None, Unit]:
-    """Return the unit of a lease with its task, the task locked first. Raises LeaseLost."""
-    unit = _fenced(tx.units.get(lease.unit_id), lease)
-    if unit.task_id is None:
-        return None, unit
-    task = tx.tasks.lock(unit.task_id)
-    return task, _fenced(tx.units.get(lease.unit_id), lease)
+def _at_rest(unit: Unit) -> Unit:
+    """Return a unit that nobody works on any more."""
+    return replace(unit, worker_id=None, lease_expires_at=None, progress=0.0, progress_note="")
 
 
 def _fenced(unit: Unit | None, lease: Lease) -> Unit:
-    if unit is None or (unit.state, unit.attempt, unit.epoch) != (UnitState.RUNNING, lease.attempt, lease.epoch):
+    if unit is None or not _holds(unit, lease):
         raise LeaseLost(f"attempt {lease.attempt} of unit {lease.unit_id} is not the running one any more")
     return unit
 
 
-def _write(tx: Transaction, old: Unit, new: Unit) -> None:
-    if not tx.units.update(old, new):
-        raise LeaseLost(f"unit {old.id} has moved on from attempt {old.attempt}")
+def _present(asset: Asset | None, unit: Unit) -> Asset:
+    if asset is None:
+        raise LookupError(f"unit {unit.id} has no asset {unit.asset_id}")
+    return asset
 
 
-def _end_attempt(
-    tx: Transaction, unit: Unit, state: AttemptState, now: float, report: AttemptReport, failure: Failure | None
-) -> None:
-    attempt = tx.attempts.get(unit.id, unit.attempt)
-    if attempt is None:
-        raise LookupError(f"unit {unit.id} has no attempt {unit.attempt}")
-    ended = replace(
-        attempt,
-        state=state,
-        failure=failure,
-        log_digest=report.log_digest or attempt.log_digest,
-        peak_memory_bytes=report.peak_memory_bytes,
-        finished_at=now,
-    )
-    tx.attempts.update(attempt, ended)
-
-
-def _count_render_seconds(tx: Transaction, lease: Lease, render_seconds: float) -> None:
-    attempt = tx.attempts.get(lease.unit_id, lease.attempt)
-    if attempt is not None:
-        tx.attempts.update(attempt, replace(attempt, render_seconds=attempt.render_seconds + render_seconds))
-
-
-def _output(
-    farm: Farm,
-    unit: Unit,
-    task: Task,
-    lease: Lease,
-    frame: int,
-    file: RenderedFile,
-    render_seconds: float,
-    now: float,
-) -> Output:
+def _output(farm: Farm, unit: Unit, task: Task, commit: FrameCommit, file: RenderedFile, now: float) -> Output:
     name = f"{unit.folder}/{file.name}" if unit.folder else file.name
     return Output(
         id=farm.new_id(),
         task_id=task.id,
         unit_id=unit.id,
-        attempt=lease.attempt,
-        frame=frame,
+        attempt=commit.lease.attempt,
+        frame=commit.frame,
         camera=unit.camera,
         name=name,
         digest=file.digest,
         size_bytes=file.size_bytes,
         media_type=_media_type(file.name),
-        render_seconds=render_seconds,
+        render_seconds=commit.render_seconds,
         committed_at=now,
         published=False,
     )
@@ -292,4 +336,4 @@ def attach_log(farm: Farm, unit_id: str, number: int, log_digest: str) -> None:
     with farm.database.write() as tx:
         attempt = tx.attempts.get(unit_id, number)
         if attempt is not None and attempt.log_digest is None:
-            tx.attempts.update(attempt, replace(attempt, log_digest=log_digest))
+            tx.attempts.attach_log(unit_id, number, log_digest)

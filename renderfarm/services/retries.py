@@ -13,6 +13,7 @@ from renderfarm.errors import Conflict, InvalidFrames
 from renderfarm.ports import Farm, Transaction
 from renderfarm.services.journal import Cause, log_units, move_task, note_task, touch_task
 from renderfarm.services.outputs import withdraw
+from renderfarm.services.repeating import repeated_if_undone
 from renderfarm.services.tasks import TOPIC_TASK, lock_task
 
 _NOT_DONE = (UnitState.FAILED, UnitState.CANCELLED)
@@ -26,21 +27,37 @@ def retry_task(farm: Farm, principal: Principal, task_id: str, frames: str | Non
         InvalidFrames: malformed, or none of the task's.
         Conflict: there is nothing to retry.
     """
-    wanted = None if frames is None else parse_frames(frames)
-    with farm.database.write() as tx:
-        task = lock_task(tx, principal, task_id)
-        cause = Cause(reason=_reason(wanted), actor=principal.actor, at=farm.clock())
-        if wanted is None:
-            task = _restart(tx, task, _NOT_DONE, None, cause)
-            undone: list[Output] = []
-        else:
-            unit_ids = _units_with(tx, task, wanted)
-            undone = tx.outputs.remove(unit_ids, frozenset(wanted))
-            task = _restart(tx, _without(task, undone), tuple(UNIT_ENDED), unit_ids, cause)
+    task, undone = _retry(farm, principal, task_id, None if frames is None else parse_frames(frames))
     for output in undone:
         withdraw(farm, output)
     farm.compute.wake()
     return task
+
+
+@repeated_if_undone
+def _retry(
+    farm: Farm, principal: Principal, task_id: str, wanted: tuple[int, ...] | None
+) -> tuple[Task, Sequence[Output]]:
+    """Return the task as it is now, and the outputs that are its own no more."""
+    with farm.database.write() as tx:
+        task = lock_task(tx, principal, task_id)
+        cause = Cause(reason=_reason(wanted), actor=principal.actor, at=farm.clock())
+        if wanted is None:
+            return _restart(tx, task, _NOT_DONE, None, cause), ()
+        unit_ids = _units_with(tx, task, wanted)
+        undone = tx.outputs.remove(unit_ids, frozenset(wanted))
+        return _restart(tx, _without(task, undone), tuple(UNIT_ENDED), unit_ids, cause), undone
+
+
+def undo_frame(tx: Transaction, task: Task, output: Output, cause: Cause) -> Sequence[Output]:
+    """Render a frame of a locked task again; return the outputs that are its own no more, for ``withdraw``.
+
+    Raises:
+        Conflict: its unit has not ended.
+    """
+    undone = tx.outputs.remove([output.unit_id], {output.frame})
+    _restart(tx, _without(task, undone), tuple(UNIT_ENDED), [output.unit_id], cause)
+    return undone
 
 
 def _reason(wanted: tuple[int, ...] | None) -> str:

@@ -18,6 +18,7 @@ from renderfarm.services.assets import get_asset
 from renderfarm.services.journal import Cause, log_units, move_task, note_task
 from renderfarm.services.nodes import available_blenders
 from renderfarm.services.projects import DEFAULT_PROJECT
+from renderfarm.services.repeating import repeated, repeated_if_undone
 
 TOPIC_TASK = "task"
 PRIORITY_MIN, PRIORITY_MAX = 0, 100
@@ -32,6 +33,17 @@ def submit_task(
         AssetNotReady: the asset is still being inspected.
         InvalidInput: the scene cannot satisfy the settings, or the asset was rejected.
     """
+    task = _new_task(farm, principal, asset_id=asset_id, settings=settings, name=name, priority=priority)
+    _accept(farm, task, Cause(reason="submitted", actor=principal.actor, at=task.created_at))
+    farm.compute.wake()
+    return task
+
+
+@repeated_if_undone
+def _new_task(
+    farm: Farm, principal: Principal, *, asset_id: str, settings: RenderSettings, name: str | None, priority: int
+) -> Task:
+    """Return the task to write down, if it may be and can be."""
     asset = get_asset(farm, principal, asset_id)
     authorise(principal, Permission.TASK_CREATE, asset.project_id)
     if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
@@ -41,7 +53,7 @@ def submit_task(
     if available:
         choose_blender(available, asset.file_version, settings.blender)
     now = farm.clock()
-    task = Task(
+    return Task(
         id=farm.new_id(),
         project_id=asset.project_id,
         owner=principal.name,
@@ -63,13 +75,17 @@ def submit_task(
         finished_at=None,
         updated_at=now,
     )
-    cause = Cause(reason="submitted", actor=principal.actor, at=now)
+
+
+@repeated
+def _accept(farm: Farm, task: Task, cause: Cause) -> None:
+    """Write a new task down, once, also when the answer to a commit was lost on its way."""
     with farm.database.write() as tx:
-        tx.tasks.add(task)
-        note_task(tx, task, "task.submitted", cause)
-        tx.outbox.add(TOPIC_TASK, task.id, now)
-    farm.compute.wake()
-    return task
+        # The lock also waits for a commit that is still under way.
+        if tx.tasks.lock(task.id) is None:
+            tx.tasks.add(task)
+            note_task(tx, task, "task.submitted", cause)
+            tx.outbox.add(TOPIC_TASK, task.id, cause.at)
 
 
 def _inspected_facts(asset: Asset) -> SceneFacts:
@@ -140,6 +156,7 @@ def resume_task(farm: Farm, principal: Principal, task_id: str) -> Task:
     return _steer(farm, principal, task_id, "resumed by request", resume)
 
 
+@repeated_if_undone
 def _steer(
     farm: Farm,
     principal: Principal,

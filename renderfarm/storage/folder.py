@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from renderfarm.errors import FarmUnavailable, NotFound, StorageFull
+from renderfarm.errors import NotFound
+from renderfarm.ports import StoredBlob
+from renderfarm.storage.disk import check_room, checked, disk_errors, file_chunks, new_file, write_whole
 
-_CHUNK_BYTES = 1 << 20
 _READ_ONLY = 0o444
 
 
@@ -31,40 +30,41 @@ class FolderObjects:
             folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, source: Path) -> str:
-        with _disk_errors(source), source.open("rb") as reader, _new_file(self._partial) as (partial, writer):
-            self._check_room(self._partial, source)
+        with disk_errors(source), source.open("rb") as reader, new_file(self._partial) as (partial, writer):
+            check_room(self._partial, source.name, source.stat().st_size, self._reserve_bytes)
             digest = _copy_hashed(reader, writer)
             blob = self._blob(digest)
-            if not blob.exists():
+            try:
+                os.utime(blob)
+            except FileNotFoundError:
                 blob.parent.mkdir(exist_ok=True)
                 partial.replace(blob)
                 _sync_folder(blob.parent)
         return digest
 
     def has(self, digest: str) -> bool:
-        return self._blob(digest).exists()
+        with disk_errors(self._blob(digest)):
+            return self._blob(digest).exists()
 
     def open(self, digest: str) -> BinaryIO:
-        try:
-            return self._blob(digest).open("rb")
-        except FileNotFoundError as error:
-            raise NotFound(f"no object {digest}") from error
+        with disk_errors(self._blob(digest)):
+            try:
+                return self._blob(digest).open("rb")
+            except FileNotFoundError as error:
+                raise NotFound(f"no object {digest}") from error
 
     def fetch(self, digest: str, target: Path) -> None:
-        with _disk_errors(target), self.open(digest) as reader:
+        with self.open(digest) as reader, disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._check_room(target.parent, self._blob(digest))
-            with _new_file(target.parent) as (partial, writer):
-                shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
-                writer.flush()
-                partial.replace(target)
+            check_room(target.parent, target.name, os.fstat(reader.fileno()).st_size, self._reserve_bytes)
+            write_whole(checked(file_chunks(reader), digest), target)
 
     def publish(self, digest: str, name: str) -> None:
         target = self._published / name
         blob = self._blob(digest)
         if not blob.exists():
             raise NotFound(f"no object {digest}")
-        with _disk_errors(target), tempfile.TemporaryDirectory(dir=self._partial) as folder:
+        with disk_errors(target), tempfile.TemporaryDirectory(dir=self._partial) as folder:
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(folder) / "file"
             try:
@@ -75,35 +75,41 @@ class FolderObjects:
             # Renaming one hard link of a file onto another of the same file does nothing; the folder goes anyway.
 
     def unpublish(self, name: str) -> None:
-        (self._published / name).unlink(missing_ok=True)
+        target = self._published / name
+        with disk_errors(target):
+            target.unlink(missing_ok=True)
 
-    def _check_room(self, folder: Path, source: Path) -> None:
-        free_bytes = shutil.disk_usage(folder).free
-        if free_bytes - source.stat().st_size < self._reserve_bytes:
-            raise StorageFull(
-                f"no room left on the disk for {source.name}: {free_bytes >> 20} MiB are free, "
-                f"of which {self._reserve_bytes >> 20} MiB are kept for the farm's own records"
-            )
+    def blobs(self) -> Iterator[StoredBlob]:
+        with disk_errors(self._blobs):
+            for folder in self._blobs.iterdir():
+                for blob in folder.iterdir():
+                    try:
+                        found = blob.stat()
+                    except FileNotFoundError:  # removed since it was listed
+                        continue
+                    yield StoredBlob(digest=blob.name, size_bytes=found.st_size, stored_at=found.st_mtime)
+
+    def remove(self, digest: str) -> None:
+        blob = self._blob(digest)
+        with disk_errors(blob):
+            blob.unlink(missing_ok=True)
+
+    def link(self, digest: str, *, name: str, media_type: str, lifetime_s: float) -> str | None:
+        return None
+
+    def check(self) -> None:
+        with disk_errors(self._partial), new_file(self._partial):
+            pass
+
+    def close(self) -> None: ...
 
     def _blob(self, digest: str) -> Path:
         return self._blobs / digest[:2] / digest
 
 
-@contextmanager
-def _new_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Open a file that is removed again unless it was moved away."""
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".partial-")
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as writer:
-            yield partial, writer
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _copy_hashed(reader: BinaryIO, writer: BinaryIO) -> str:
     sha256 = hashlib.sha256()
-    while chunk := reader.read(_CHUNK_BYTES):
+    for chunk in file_chunks(reader):
         sha256.update(chunk)
         writer.write(chunk)
     writer.flush()
@@ -119,13 +125,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"no room left on the disk for {path.name}") from error
-        raise FarmUnavailable(f"the object store failed on {path.name}: {error.strerror or error}") from error

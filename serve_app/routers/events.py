@@ -10,14 +10,11 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from renderfarm import ports
-from renderfarm.auth import Principal
 from renderfarm.domain.models import LogEntry
-from renderfarm.domain.states import TASK_ENDED
 from renderfarm.services import progress
 from serve_app.dependencies import BIGINT_MAX, Caller, Farm
+from serve_app.feed import Feed, Subscription
 from serve_app.problems import problem_responses
-from serve_app.pulse import Pulse
 from serve_app.schemas.log import Event
 
 _BATCH = 500
@@ -47,14 +44,14 @@ async def farm_events(
     request: Request, farm: Farm, caller: Caller, last_event_id: LastEventId = None, after: AfterEvent = None
 ) -> Response:
     """Every change of every task, from now on or behind `Last-Event-ID`. Events are hints: fetch what they name."""
-    start = _first(last_event_id, after)
-    if start is None:
-        start = await run_sync(progress.last_event_id, farm, caller)
+    resumed = _first(last_event_id, after)
+    start = await run_sync(progress.last_event_id, farm, caller) if resumed is None else resumed
+    late = await run_sync(lambda: progress.late_farm_events(farm, caller, before=start)) if resumed else []
 
     def read(seen: int) -> tuple[Sequence[LogEntry], bool]:
-        return progress.events_after(farm, caller, after=seen, task_id=None, limit=_BATCH), False
+        return progress.farm_events(farm, caller, after=seen, limit=_BATCH), False
 
-    return _streaming(_stream(read, request.app.state.pulse, start))
+    return _streaming(_stream(request.app.state.feed, None, read, start, late))
 
 
 @router.get(
@@ -77,12 +74,15 @@ async def task_events(
 ) -> Response:
     """Every change of a task from its beginning or behind `Last-Event-ID`; ends when the task has ended."""
     start = _first(last_event_id, after) or 0
-    read = _task_reader(farm, caller, task_id)
+
+    def read(seen: int) -> tuple[Sequence[LogEntry], bool]:
+        return progress.task_events(farm, caller, task_id, after=seen, limit=_BATCH)
+
     entries, ended = await run_sync(read, start)
     if ended and not entries and start:
         # The one answer on which a browser's EventSource gives up (HTML standard, 9.2.3).
         return Response(status_code=204)
-    return _streaming(_stream(read, request.app.state.pulse, start))
+    return _streaming(_stream(request.app.state.feed, task_id, read, start))
 
 
 def _streaming(events: AsyncIterator[bytes]) -> Response:
@@ -95,26 +95,41 @@ def _first(*ids: int | None) -> int | None:
     return next((event_id for event_id in ids if event_id is not None), None)
 
 
-def _task_reader(farm: ports.Farm, caller: Principal, task_id: str) -> Read:
-    def read(seen: int) -> tuple[Sequence[LogEntry], bool]:
-        # The state first: what is logged between the two reads is then sent before the stream ends.
-        ended = progress.get_status(farm, caller, task_id).status in TASK_ENDED
-        entries = progress.events_after(farm, caller, after=seen, task_id=task_id, limit=_BATCH)
-        return entries, ended and len(entries) < _BATCH
-
-    return read
-
-
-async def _stream(read: Read, pulse: Pulse, seen: int) -> AsyncIterator[bytes]:
+async def _stream(
+    feed: Feed, topic: str | None, read: Read, seen: int, late: Sequence[LogEntry] = ()
+) -> AsyncIterator[bytes]:
+    """Yield what came to light late before ``seen``, what the log has behind it, and then what happens."""
     # At once, so that clients and proxies see that they are connected.
     yield KEEPALIVE_COMMENT
+    for entry in late:
+        yield _event(entry)
+    async with feed.subscribe(topic) as news:
+        while True:
+            entries, ended = await run_sync(read, seen)
+            for entry in entries:
+                seen = max(seen, entry.id)
+                yield _event(entry)
+            if ended:
+                return
+            if len(entries) < _BATCH:
+                async for live in _live(news, told={entry.id for entry in entries}):
+                    seen = max(seen, 0 if live is None else live.id)
+                    yield KEEPALIVE_COMMENT if live is None else _event(live)
+
+
+async def _live(news: Subscription, told: set[int]) -> AsyncIterator[LogEntry | None]:
+    """Yield what happens, None when nothing does; until the log has to be asked whether there is more, or no more."""
     while True:
-        latest = await pulse.latest()
-        entries, ended = await run_sync(read, seen)
-        for entry in entries:
-            seen = entry.id
-            yield format_sse_event(data_str=Event.of(entry).model_dump_json(), event=entry.event, id=str(entry.id))
-        if ended:
+        entries = await news.next(KEEPALIVE_S)
+        fresh = [entry for entry in entries if entry.id not in told]
+        for entry in fresh:
+            yield entry
+        if not entries and not news.overrun:
+            yield None
+        if not entries or any(entry.event == "task.state" for entry in fresh):
+            news.overrun = False
             return
-        if len(entries) < _BATCH and not await pulse.wait_above(max(latest, seen), KEEPALIVE_S):
-            yield KEEPALIVE_COMMENT
+
+
+def _event(entry: LogEntry) -> bytes:
+    return format_sse_event(data_str=Event.of(entry).model_dump_json(), event=entry.event, id=str(entry.id))

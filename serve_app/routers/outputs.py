@@ -18,8 +18,9 @@ _BYTES = {"description": "The file", "content": {"image/*": {"schema": {"type": 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: _BYTES,
     206: {**_BYTES, "description": "The part that `Range` asked for"},
+    307: {"description": "To a GET, where the farm gives out links: the file is at `Location`, for some minutes"},
     304: {"description": "The client has it: `If-None-Match` names its SHA-256"},
-    **problem_responses(403, 404, 416),
+    **problem_responses(403, 404, 416, 503),
 }
 router = APIRouter(prefix="/api/tasks/{task_id}/outputs", tags=["outputs"])
 
@@ -39,6 +40,11 @@ def list_outputs(farm: Farm, caller: Caller, task_id: str, query: Paged) -> List
 )
 @router.get("/{output_id}", summary="Download an output", response_class=Response, responses=_ANSWERS)
 def download_output(request: Request, farm: Farm, caller: Caller, task_id: str, output_id: str) -> Response:
-    """The file's bytes. `ETag` is their SHA-256."""
-    output, blob = outputs.open_output(farm, caller, task_id, output_id)
-    return output_response(request, output, blob)
+    """The file's bytes, or where they are. `ETag` is their SHA-256."""
+    output = outputs.get_output(farm, caller, task_id, output_id)
+    return output_response(
+        request,
+        output,
+        link=lambda: outputs.output_link(farm, output),
+        open_blob=lambda: outputs.open_output(farm, output),
+    )

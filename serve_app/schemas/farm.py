@@ -96,5 +96,5 @@ class Alive(BaseModel):
 class Ready(BaseModel):
     """Whether the farm can take and render tasks."""
 
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "degraded", "not_ready"]
     services: dict[str, str] = Field(description="Each service: `ok`, or why not.", examples=[{"database": "ok"}])

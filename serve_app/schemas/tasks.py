@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from renderfarm.domain import models
 from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.domain.states import TaskState
-from renderfarm.services.progress import TaskStatus
 from serve_app.schemas.common import Error, maybe_moment, moment, percent
 
 
@@ -93,7 +92,7 @@ class Status(BaseModel):
     revision: int
 
     @staticmethod
-    def of(status: TaskStatus) -> Status:
+    def of(status: models.TaskStatus) -> Status:
         return Status(
             task_id=status.task_id,
             status=status.status,

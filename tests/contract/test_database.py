@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from renderfarm.db import SqlDatabase
-from renderfarm.db.engine import sqlite_engine
+from renderfarm.db.engine import open_engine
 from renderfarm.db.tables import metadata
-from renderfarm.domain.models import Project
+from renderfarm.domain.models import Asset, AssetFile, Project
+from renderfarm.domain.states import AssetState
 from renderfarm.errors import Deposed, FarmUnavailable
+from renderfarm.services.repeating import repeated_if_undone
+from tests.servers import migrated_mysql_database, mysql_database
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": lambda folder: sqlite_engine(folder / "farm.db")}
 
-
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=["sqlite", "mariadb"])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlDatabase]:
-    database = SqlDatabase(ENGINES[request.param](tmp_path))
-    yield database
-    database.close()
+    with ExitStack() as stack:
+        url = None if request.param == "sqlite" else stack.enter_context(mysql_database())
+        yield stack.enter_context(closing(SqlDatabase(open_engine(url, tmp_path / "farm.db"))))
 
 
-@pytest.fixture
-def database(empty: SqlDatabase) -> SqlDatabase:
-    empty.migrate()
-    return empty
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlDatabase]:
+    with ExitStack() as stack:
+        url = None if request.param == "sqlite" else stack.enter_context(migrated_mysql_database())
+        database = stack.enter_context(closing(SqlDatabase(open_engine(url, tmp_path / "farm.db"))))
+        database.migrate()
+        yield database
 
 
 def _project(number: int) -> Project:
@@ -56,6 +61,16 @@ def test_two_that_migrate_at_once(empty: SqlDatabase, tmp_path: Path) -> None:
     empty.check()
 
 
+def test_a_schema_of_a_newer_program_is_left_alone(empty: SqlDatabase) -> None:
+    empty.migrate()
+    with empty.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(FarmUnavailable, match="schema 9999, which this program does not know"):
+        empty.migrate()
+    with pytest.raises(FarmUnavailable, match="schema 9999, this program needs"):
+        empty.check()
+
+
 def test_a_database_without_the_schema_is_not_ready(empty: SqlDatabase) -> None:
     with pytest.raises(FarmUnavailable, match="schema None"):
         empty.check()
@@ -74,11 +89,15 @@ def test_a_transaction_is_whole_or_not_at_all(database: SqlDatabase) -> None:
 
 
 def test_writers_wait_for_each_other(database: SqlDatabase) -> None:
-    # Each takes the leadership ten times: forty steps, none lost.
+    # Each takes the leadership ten times: forty steps, none lost. The very first may meet in a deadlock.
+    @repeated_if_undone
+    def take() -> None:
+        with database.write() as tx:
+            tx.leader.take("somebody", 0.0)
+
     def lead(_: int) -> None:
         for _ in range(10):
-            with database.write() as tx:
-                tx.leader.take("somebody", 0.0)
+            take()
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lead, range(4)))
@@ -104,6 +123,63 @@ def test_a_reader_does_not_wait_for_a_writer(database: SqlDatabase) -> None:
             assert other.projects.get("p2") is None
     with database.read() as tx:
         assert tx.projects.get("p2") == replace(_project(2))
+
+
+def test_a_reader_sees_one_state_however_long_it_looks(database: SqlDatabase) -> None:
+    with database.read() as tx:
+        assert tx.projects.get("p3") is None
+        with database.write() as other:
+            other.projects.add(_project(3))
+        assert tx.projects.get("p3") is None
+    with database.read() as tx:
+        assert tx.projects.get("p3") is not None
+
+
+def test_names_that_differ_in_case_are_different(database: SqlDatabase) -> None:
+    for number, name in enumerate(("shot", "Shot", "shöt", "shot😀")):
+        with database.write() as tx:
+            tx.projects.add(Project(id=f"c{number}", name=name, created_at=0.0))
+    with database.read() as tx:
+        assert [tx.projects.get(f"c{number}").name for number in range(4)] == [  # type: ignore[union-attr]
+            "shot",
+            "Shot",
+            "shöt",
+            "shot😀",
+        ]
+
+
+def test_versions_of_an_asset_are_counted_one_by_one(database: SqlDatabase) -> None:
+    with database.write() as tx:
+        tx.projects.add(_project(4))
+
+    def add_some(thread: int) -> list[int]:
+        return [_add_version(database, f"a{thread}-{number}") for number in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [version for versions in pool.map(add_some, range(4)) for version in versions]
+    assert sorted(found) == list(range(1, 21))
+
+
+def _add_version(database: SqlDatabase, asset_id: str) -> int:
+    with database.write() as tx:
+        version = tx.assets.latest_version("p4", "shot") + 1
+        tx.assets.add(
+            Asset(
+                id=asset_id,
+                project_id="p4",
+                owner="local",
+                name="shot",
+                version=version,
+                main_file="shot.blend",
+                files=(AssetFile(path="shot.blend", digest="0" * 64, size_bytes=10),),
+                file_version="4.5",
+                state=AssetState.PENDING,
+                facts=None,
+                failure=None,
+                created_at=0.0,
+            )
+        )
+    return version
 
 
 def test_foreign_keys_hold(database: SqlDatabase) -> None:

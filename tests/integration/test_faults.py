@@ -70,6 +70,27 @@ def test_a_worker_is_killed_mid_frame(farm: FarmProcess, scenes: dict[str, Path]
     farm.until(lambda: len(farm.processes("ray::WorkerActor")) == 2, "the worker's successor")
 
 
+def test_a_worker_that_wakes_up_late_is_told_to_throw_its_result_away(
+    farm: FarmProcess, scenes: dict[str, Path]
+) -> None:
+    # T: running > ready (lease expired) > running elsewhere > succeeded; the first worker's frame comes too late
+    task_id = farm.submit(scenes["slow"], frames="1-2")
+    _rendering(farm, task_id, units=2)
+    [sleeper, _] = farm.processes("ray::WorkerActor")
+    sleeper.suspend()
+    try:
+        # Its Blender goes on, and leaves the frame in the worker's folder.
+        farm.until(lambda: "lost: " in _reasons(farm, task_id), "the end of the sleeper's lease")
+        assert farm.finish(task_id)["status"] == "completed"
+    finally:
+        sleeper.resume()
+    farm.until(lambda: not list((farm.data / "work").glob("*/*-*")), "the late attempt's files to go")
+    farm.assert_every_frame_once(task_id, SLOW_NAMES[:2])
+    # What it has put into the store before it was refused is nobody's, or the same picture as the other worker's.
+    farm.client.check_farm(repair=True, object_grace_s=0.0)
+    assert farm.client.check_farm()["findings"] == []
+
+
 def test_the_scheduler_is_killed_mid_task(farm: FarmProcess, scenes: dict[str, Path]) -> None:
     # The workers go on; the new scheduler adopts them, and no attempt is repeated.
     task_id = farm.submit(scenes["slow"])

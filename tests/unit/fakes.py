@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from renderfarm.domain.facts import SceneFacts, SceneInfo
+from renderfarm.domain.leases import Lease
+from renderfarm.errors import FarmUnavailable
 
 SCENE = SceneInfo(
     name="Scene",
@@ -56,9 +59,20 @@ class FakeCompute:
     live_logs: dict[tuple[str, int], bytes] = field(default_factory=dict)
     scheduler: str = "ok"
     wakes: int = 0
+    on_wake: Callable[[], None] | None = None
+    """What the scheduler does once it is woken."""
+    held: dict[str, tuple[Lease, ...]] | None = field(default_factory=dict)
+    """What each worker that answers works on; None: nobody could tell."""
 
     def wake(self) -> None:
         self.wakes += 1
+        if self.on_wake is not None:
+            self.on_wake()
+
+    def leases(self) -> dict[str, tuple[Lease, ...]]:
+        if self.held is None:
+            raise FarmUnavailable("the workers cannot be asked")
+        return dict(self.held)
 
     def live_log(
         self, worker_id: str, unit_id: str, attempt: int, offset: int, limit: int, tail: int | None

@@ -91,9 +91,10 @@ def test_lists_and_steering(world: World, farm: FarmClient) -> None:
     assert farm.is_alive()
     assert farm.check_ready()["status"] == "ready"
     world.compute.scheduler = "gone"
+    parts = ("database", "workers", "queue", "objects", "cache", "events")
     assert farm.check_ready() == {
         "status": "not_ready",
-        "services": {"database": "ok", "workers": "ok", "scheduler": "gone"},
+        "services": dict.fromkeys(parts, "ok") | {"scheduler": "gone"},
     }
 
 
@@ -225,6 +226,36 @@ def test_damaged_download(world: World, farm: FarmClient, tmp_path: Path) -> Non
         farm.download_output(task.id, {**output, "id": "nothing"}, target)
     with pytest.raises(FileExistsError):
         farm.download_output(task.id, output, tmp_path / "scene.blend" / "0001.png")
+
+
+def test_download_from_the_object_store(tmp_path: Path) -> None:
+    """The farm sends us to the store itself, and what we tell the farm stays with the farm."""
+    seen: list[dict[str, str]] = []
+    answers = [Response(status_code=403), Response(b"pixels")]
+
+    async def store(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append({name.decode(): value.decode() for name, value in scope["headers"]})
+        await answers.pop(0)(scope, receive, send)
+
+    output = {"id": "o", "sha256": hashlib.sha256(b"pixels").hexdigest(), "size_bytes": 6}
+    with serving(store) as store_url:
+        sent_on = Response(status_code=307, headers={"Location": f"{store_url}/bucket/blob?signature=s3cret"})
+        with client_of(sent_on) as farm:
+            farm._transport._client.headers["Authorization"] = "Bearer t0ken"
+            farm.download_output("t", output, tmp_path / "0001.png")
+            assert (tmp_path / "0001.png").read_bytes() == b"pixels"
+            assert len(seen) == 2  # a link that was refused is asked for again
+            assert not any("authorization" in headers or "cookie" in headers for headers in seen)
+            answers.extend([Response(status_code=404)] * 3)
+            with pytest.raises(errors.FarmUnavailable, match="answered 404") as caught:
+                farm.download_output("t", output, tmp_path / "0002.png")
+            assert "s3cret" not in str(caught.value)
+    with client_of(sent_on) as farm, pytest.raises(errors.FarmUnavailable, match="did not send the file"):
+        farm.download_output("t", output, tmp_path / "0002.png")
+    nowhere = Response(status_code=307, headers={"Location": "/elsewhere"})
+    with client_of(nowhere) as farm, pytest.raises(errors.RenderfarmError, match="answered 307"):
+        farm.download_output("t", output, tmp_path / "0002.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["0001.png"]
 
 
 @pytest.fixture

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from actors.blender_session import FrameDone, Progress, SessionCancelled
+from actors.blender_session import FrameDone, Progress, SessionCancelled, SessionFailed
 from actors.blenders import Blender
 from actors.messages import Outcome
 from actors.worker import Worker
 from renderfarm.domain.facts import SceneFacts
+from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
 from renderfarm.domain.models import AssetFile, Task, Unit
 from renderfarm.errors import FarmUnavailable
@@ -70,9 +70,11 @@ class FakeSession:
     all: list[FakeSession]
     gates: Gates
     refusal: Exception | None
+    crashes_at: set[int]
 
     def __init__(self) -> None:
         self.alive = True
+        self.frames: list[int] = []
         self.pid = psutil.Process().pid
         self.open_scene: Path | None = None
         self.peak_memory_bytes = 1
@@ -109,6 +111,9 @@ class FakeSession:
         try:
             for frame in frames:
                 await self.gates.frame.wait()
+                if frame in self.crashes_at:
+                    raise SessionFailed(Failure(kind=FailureKind.CRASH, message="Blender has gone"))
+                self.frames.append(frame)
                 picture = output_dir / f"{frame:04d}.png"
                 _write(picture, "picture")
                 await on_frame(FrameDone(frame=frame, files=(str(picture),), render_seconds=1.0))
@@ -174,9 +179,13 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     raise TimeoutError
 
 
+async def execute(worker: Worker, lease: Lease) -> Outcome:
+    [outcome] = await worker.execute([lease])
+    return outcome
+
+
 def executing(worker: Worker, lease: Lease) -> asyncio.Task[Outcome]:
-    execution: Coroutine[Any, Any, Outcome] = worker.execute(lease)
-    return asyncio.create_task(execution)
+    return asyncio.create_task(execute(worker, lease))
 
 
 BLENDERS = (Blender(version=BLENDER, argv_prefix=("blender",)),)

@@ -11,6 +11,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from actors.messages import Outcome, Pulse, WorkerInfo
 from renderfarm.domain.failures import FailureKind
 from renderfarm.domain.leases import Lease
+from renderfarm.services.placement import Placed
 from renderfarm.settings import Settings
 
 INFO = WorkerInfo(
@@ -31,11 +32,15 @@ NODE = {
 }
 UNAVAILABLE = ActorUnavailableError("cannot be reached", None)
 DEAD = ActorDiedError()
-IDLE = Pulse(lease=None, open_scene=None)
+IDLE = Pulse(leases=(), open_scene=None)
 
 
 def lease(attempt: int = 1) -> Lease:
-    return Lease(unit_id="unit", attempt=attempt, epoch=1, worker_id="vm-0")
+    return Lease(unit_id="unit", task_id="task", attempt=attempt, epoch=1, worker_id="vm-0")
+
+
+def placed(attempt: int = 1, estimate_s: float | None = None) -> Placed:
+    return Placed(lease=lease(attempt), estimate_s=estimate_s)
 
 
 def outcome(failure: FailureKind | None = None) -> Outcome:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ray.exceptions import ActorUnschedulableError, RayTaskError
 
@@ -9,7 +11,7 @@ import actors.supervisor
 from actors.messages import Outcome, Pulse
 from actors.supervisor import Loss, Supervisor
 from renderfarm.settings import Settings
-from tests.unit.actors.fake_ray import DEAD, IDLE, INFO, NODE, UNAVAILABLE, FakeRay, Handle, lease, outcome
+from tests.unit.actors.fake_ray import DEAD, IDLE, INFO, NODE, UNAVAILABLE, FakeRay, Handle, lease, outcome, placed
 
 BROKEN = RayTaskError("execute", "Traceback\nConflict: vm-0 is busy", ValueError("busy"))
 
@@ -62,10 +64,10 @@ def test_a_worker_is_free_once_its_pulse_says_so(world: World) -> None:
 
 def test_an_attempts_way(world: World) -> None:
     world.in_service()
-    world.supervisor.dispatch(lease())
-    world.pulse(Pulse(lease=None, open_scene=None))  # asked for before the lease reached the worker
+    world.supervisor.dispatch([placed()])
+    world.pulse(IDLE)  # asked for before the lease reached the worker
     assert not world.is_free()
-    world.handle.execute.last.give(outcome())
+    world.handle.execute.last.give([outcome()])
     outcomes, _ = world.tick()
     assert outcomes == [outcome()]
     assert world.is_free()
@@ -84,21 +86,21 @@ def test_a_pulse_that_fails_is_asked_for_again(world: World, error: Exception) -
 @pytest.mark.parametrize("error", [UNAVAILABLE, BROKEN])
 def test_an_outcome_that_is_unknown_leaves_the_lease_until_a_fresh_pulse(world: World, error: Exception) -> None:
     world.in_service()
-    world.supervisor.dispatch(lease())
+    world.supervisor.dispatch([placed()])
     world.tick()
     stale = world.handle.ping.last
     world.handle.execute.last.give(error)
     world.tick()
     member = world.supervisor.members["vm-0"]
-    assert (member.lease, world.is_free()) == (lease(), False)
+    assert (list(member.leases), world.is_free()) == ([lease()], False)
     stale.give(IDLE)  # asked for while the attempt was thought to run
     world.tick()
     world.tick()
-    assert (member.lease, world.is_free()) == (lease(), False)
-    world.pulse(Pulse(lease=lease(), open_scene=None))
-    assert (member.lease, world.is_free()) == (lease(), False)
+    assert (list(member.leases), world.is_free()) == ([lease()], False)
+    world.pulse(Pulse(leases=(lease(),), open_scene=None))
+    assert (list(member.leases), world.is_free()) == ([lease()], False)
     world.pulse(IDLE)
-    assert (member.lease, world.is_free()) == (None, True)
+    assert (list(member.leases), world.is_free()) == ([], True)
 
 
 @pytest.mark.parametrize("error", [UNAVAILABLE, BROKEN])
@@ -188,3 +190,36 @@ def test_a_node_without_cpus_gets_no_worker(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(actors.supervisor, "ray", ray)
     World(ray).tick()
     assert not ray.handles
+
+
+# --- units given ahead -------------------------------------------------------------------------------------------
+
+
+def test_a_worker_whose_units_are_short_may_be_given_more(world: World) -> None:
+    world.in_service()
+    world.supervisor.dispatch([placed(1, 0.1), placed(2, 0.2)])
+    [slot] = world.supervisor.slots(world.ray.now)
+    assert (slot.free, slot.units, slot.may_take) == (False, 2, True)
+    assert slot.backlog_s == pytest.approx(0.3)
+    world.supervisor.dispatch([placed(3, None)])
+    [slot] = world.supervisor.slots(world.ray.now)
+    assert (slot.units, slot.may_take) == (3, False)
+
+
+def test_many_units_go_in_several_calls_so_that_answers_come_before_the_last(world: World) -> None:
+    world.in_service()
+    world.supervisor.dispatch([placed(number, 0.001) for number in range(120)])
+    calls = world.handle.execute.calls
+    assert len(calls) == 3
+    calls[0].give([replace(outcome(), lease=lease(number)) for number in range(50)])
+    outcomes, _ = world.tick()
+    assert len(outcomes) == 50
+    [slot] = world.supervisor.slots(world.ray.now)
+    assert slot.units == 70
+
+
+def test_a_worker_whose_leases_are_those_of_a_former_scheduler_is_given_nothing(world: World) -> None:
+    world.in_service()
+    world.pulse(Pulse(leases=(lease(1), lease(2)), open_scene=None))
+    [slot] = world.supervisor.slots(world.ray.now)
+    assert (slot.units, slot.may_take) == (2, False)

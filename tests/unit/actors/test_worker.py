@@ -19,7 +19,7 @@ from renderfarm.domain.models import Asset
 from renderfarm.domain.states import TaskState, UnitState
 from renderfarm.errors import Conflict, FarmUnavailable, NotFound, StorageFull
 from renderfarm.services import placement
-from tests.unit.actors.fake_blender import BLENDERS, Bench, FakeSession, Gates, executing, until
+from tests.unit.actors.fake_blender import BLENDERS, Bench, FakeSession, Gates, execute, executing, until
 
 DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -31,6 +31,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(FakeSession, "all", [], raising=False)
     monkeypatch.setattr(FakeSession, "gates", Gates(), raising=False)
     monkeypatch.setattr(FakeSession, "refusal", None, raising=False)
+    monkeypatch.setattr(FakeSession, "crashes_at", set(), raising=False)
     bench = Bench(tmp_path)
     yield bench
     bench.close()
@@ -42,7 +43,7 @@ def living() -> list[FakeSession]:
 
 def test_a_frame_is_rendered_committed_and_published(bench: Bench) -> None:
     task, lease = bench.task()
-    outcome = asyncio.run(bench.worker.execute(lease))
+    outcome = asyncio.run(execute(bench.worker, lease))
     assert outcome.failure is None
     assert outcome.open_scene == task.asset_id
     assert bench.story.task(task.id).state is TaskState.COMPLETED
@@ -61,7 +62,7 @@ def test_a_stop_kills_blender_at_its_start_and_at_work(bench: Bench, phase: str,
         getattr(FakeSession.gates, phase).clear()
         execution = executing(bench.worker, lease)
         await until(lambda: FakeSession.all and (phase == "start" or FakeSession.all[0].open_scene))
-        await (bench.worker.cancel(lease) if how == "cancel" else bench.worker.stop())
+        await (bench.worker.cancel([lease]) if how == "cancel" else bench.worker.stop())
         async with asyncio.timeout(2):
             assert (await execution).failure is None
         assert bench.unit(task).state is UnitState.RUNNING, "the database is the scheduler's to change"
@@ -84,7 +85,7 @@ def test_a_stop_while_the_scene_is_fetched_starts_no_blender(bench: Bench, monke
         _, lease = bench.task()
         execution = executing(bench.worker, lease)
         await until(fetching.is_set)
-        await bench.worker.cancel(lease)
+        await bench.worker.cancel([lease])
         async with asyncio.timeout(2):
             assert (await execution).failure is None
         enough.set()
@@ -107,12 +108,12 @@ def test_a_cancel_while_the_store_is_away(bench: Bench, monkeypatch: pytest.Monk
         monkeypatch.setattr(bench.farm.objects, "put", refuse)
         execution = executing(bench.worker, lease)
         await until(refused.is_set)
-        await bench.worker.cancel(lease)
+        await bench.worker.cancel([lease])
         async with asyncio.timeout(1):
             assert (await execution).failure is None
 
     asyncio.run(scenario())
-    assert not living()
+    assert len(living()) == 1, "the frame was rendered, so the session is warm and free for others"
 
 
 def test_a_cancel_after_the_last_commit_leaves_the_session_warm(bench: Bench) -> None:
@@ -121,7 +122,7 @@ def test_a_cancel_after_the_last_commit_leaves_the_session_warm(bench: Bench) ->
         FakeSession.gates.after_last_frame.clear()
         execution = executing(bench.worker, lease)
         await until(lambda: bench.unit(task).state is UnitState.SUCCEEDED)
-        await bench.worker.cancel(lease)  # the scheduler finds that the database does not know the lease any more
+        await bench.worker.cancel([lease])  # the scheduler finds that the database does not know the lease any more
         await asyncio.sleep(0.1)  # heartbeats find the same
         FakeSession.gates.after_last_frame.set()
         assert (await execution).open_scene == task.asset_id
@@ -151,7 +152,7 @@ def test_a_worker_that_stops_takes_no_more_work(bench: Bench) -> None:
         _, lease = bench.task()
         await bench.worker.stop()
         with pytest.raises(Conflict):
-            await bench.worker.execute(lease)
+            await execute(bench.worker, lease)
 
     asyncio.run(scenario())
     assert not FakeSession.all
@@ -198,7 +199,7 @@ def test_a_failure_that_cannot_be_written_down_ends_the_attempt_all_the_same(ben
         task, lease = bench.task()
         FakeSession.refusal = OSError(errno.ENOENT, "no such program")
         bench.trouble(1000)
-        assert (await bench.worker.execute(lease)).failure is FailureKind.CRASH
+        assert (await execute(bench.worker, lease)).failure is FailureKind.CRASH
         assert bench.unit(task).state is UnitState.RUNNING, "its lease will expire"
 
     asyncio.run(scenario())
@@ -214,7 +215,7 @@ def test_a_store_that_hiccups_loses_no_frame(bench: Bench, monkeypatch: pytest.M
 
     task, lease = bench.task()
     monkeypatch.setattr(bench.farm.objects, "put", hiccuping_put)
-    assert asyncio.run(bench.worker.execute(lease)).failure is None
+    assert asyncio.run(execute(bench.worker, lease)).failure is None
     assert bench.unit(task).attempt == 1
 
 
@@ -227,7 +228,7 @@ def test_a_frame_that_cannot_be_published_is_committed(
 
     monkeypatch.setattr(bench.farm.objects, "publish", refuse)
     task, lease = bench.task()
-    assert asyncio.run(bench.worker.execute(lease)).failure is None
+    assert asyncio.run(execute(bench.worker, lease)).failure is None
     assert [output.published for output in bench.story.outputs(task.id)] == [False]
     assert not list(bench.worker.folder.glob("*-1"))
 
@@ -247,7 +248,7 @@ def test_a_full_disk_is_told_as_such(bench: Bench, monkeypatch: pytest.MonkeyPat
             patch.setattr(FakeSession, "refusal", DISK_FULL)
         if place == "remember":
             patch.setattr("actors.worker.remember_session", refuse)
-        assert asyncio.run(bench.worker.execute(lease)).failure is FailureKind.STORAGE
+        assert asyncio.run(execute(bench.worker, lease)).failure is FailureKind.STORAGE
     failure = bench.unit(task).failure
     assert failure is not None
     assert "No space left on device" in failure.message
@@ -258,7 +259,7 @@ def test_a_blender_that_this_worker_does_not_have(bench: Bench, monkeypatch: pyt
     monkeypatch.setattr("actors.worker.find_blenders", lambda _: (Blender(version="3.4.1", argv_prefix=("b",)),))
     worker = Worker(bench.farm, "w1", "127.0.0.1", threads=1)
     task, lease = bench.task()
-    assert asyncio.run(worker.execute(lease)).failure is FailureKind.CRASH
+    assert asyncio.run(execute(worker, lease)).failure is FailureKind.CRASH
     failure = bench.unit(task).failure
     assert failure is not None
     assert failure.message == "w1 has no Blender 4.5.15, only 3.4.1"
@@ -305,3 +306,105 @@ def test_a_start_on_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pyt
             )
         )
     assert told.value.failure.kind is FailureKind.STORAGE
+
+
+# --- several units at once -----------------------------------------------------------------------------------------
+
+
+def test_units_given_together_run_one_after_the_other_in_their_order(bench: Bench) -> None:
+    async def scenario() -> None:
+        task, first = bench.task("1-3")
+        leases = [first, *bench.story.place(), *bench.story.place()]
+        outcomes = await bench.worker.execute(leases)
+        assert [outcome.lease for outcome in outcomes] == leases
+        assert bench.story.task(task.id).state is TaskState.COMPLETED
+        assert [session.frames for session in FakeSession.all] == [[1, 2, 3]]
+
+    asyncio.run(scenario())
+
+
+def test_more_units_may_be_given_while_one_runs_but_none_twice(bench: Bench) -> None:
+    async def scenario() -> None:
+        _, first = bench.task("1-2")
+        [second] = bench.story.place()
+        FakeSession.gates.frame.clear()
+        executions = [executing(bench.worker, first), executing(bench.worker, second)]
+        await until(living)
+        with pytest.raises(Conflict):
+            await execute(bench.worker, second)
+        assert set((await bench.worker.ping()).leases) == {first, second}
+        FakeSession.gates.frame.set()
+        assert [(await execution).failure for execution in executions] == [None, None]
+
+    asyncio.run(scenario())
+
+
+def test_a_crash_fails_its_own_unit_only(bench: Bench) -> None:
+    async def scenario() -> None:
+        _, first = bench.task("1-2")
+        [second] = bench.story.place()
+        FakeSession.crashes_at = {1}
+        outcomes = await bench.worker.execute([first, second])
+        assert [outcome.failure for outcome in outcomes] == [FailureKind.CRASH, None]
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_behind_a_long_unit_is_handed_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # T: running (given ahead) > ready, no failure counted --> runs elsewhere
+    monkeypatch.setattr("actors.worker._HAND_BACK_AFTER_S", 0.05)
+
+    async def scenario() -> None:
+        task, first = bench.task("1-2")
+        [second] = bench.story.place()
+        FakeSession.gates.frame.clear()
+        running = executing(bench.worker, first)
+        await until(living)
+        waiting = executing(bench.worker, second)
+        assert (await waiting).failure is None
+        handed_back = bench.story.units(task.id)[1]
+        assert (handed_back.state, handed_back.failures, handed_back.attempt) == (UnitState.READY, (), 1)
+        [again] = bench.story.place("w2")
+        assert (again.unit_id, again.attempt) == (second.unit_id, 2)
+        FakeSession.gates.frame.set()
+        assert (await running).failure is None
+
+    asyncio.run(scenario())
+
+
+def test_a_cancel_of_what_waits_leaves_alone_what_runs(bench: Bench) -> None:
+    async def scenario() -> None:
+        task, first = bench.task("1-2")
+        [second] = bench.story.place()
+        FakeSession.gates.frame.clear()
+        running, waiting = executing(bench.worker, first), executing(bench.worker, second)
+        await until(living)
+        await bench.worker.cancel([second])
+        assert (await waiting).failure is None
+        FakeSession.gates.frame.set()
+        assert (await running).failure is None
+        assert bench.unit(task).state is UnitState.SUCCEEDED
+
+    asyncio.run(scenario())
+
+
+def test_the_next_unit_renders_while_the_last_ones_files_are_stored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, enough = bench.farm.objects.put, threading.Event()
+
+    def slow_put(source: Path) -> str:
+        if source.name == "0001.png":
+            assert enough.wait(5), "the second frame never came"
+        if source.name == "0002.png":
+            enough.set()
+        return put(source)
+
+    async def scenario() -> None:
+        _, first = bench.task("1-2")
+        [second] = bench.story.place()
+        monkeypatch.setattr(bench.farm.objects, "put", slow_put)
+        outcomes = await bench.worker.execute([first, second])
+        assert [outcome.failure for outcome in outcomes] == [None, None]
+
+    asyncio.run(scenario())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,10 @@ from fastapi.testclient import TestClient
 
 from renderfarm.auth import Principal
 from renderfarm.errors import FarmUnavailable, LeaseLost
+from renderfarm.services import health
 from serve_app.app import create_app
 from serve_app.proxy import middlewares
+from tests.private_servers import free_port
 from tests.unit.api.world import World
 
 
@@ -30,6 +34,51 @@ def test_ready(api: TestClient, world: World) -> None:
     world.compute.scheduler = "there is no scheduler"
     answer = api.get("/readyz")
     assert (answer.status_code, answer.json()["services"]["scheduler"]) == (503, "there is no scheduler")
+
+
+def test_degraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The farm does without its cache, its events and its queue for a while, but not without its store."""
+    world = World(tmp_path, redis_url=f"redis://:secret@127.0.0.1:{free_port()}/")
+    world.start_worker()
+
+    def fail() -> None:
+        raise FarmUnavailable("the disk is on fire")
+
+    def ready() -> tuple[int, str, dict[str, str]]:
+        with TestClient(create_app(world.farm), base_url="http://127.0.0.1:3000") as api:
+            answer = api.get("/readyz")
+        assert "secret" not in answer.text
+        return answer.status_code, answer.json()["status"], answer.json()["services"]
+
+    code, status, services = ready()
+    assert (code, status) == (200, "degraded")
+    assert {name for name, word in services.items() if word != "ok"} == {"cache", "events"}
+    assert "Redis does not answer" in services["cache"]
+    monkeypatch.setattr(world.farm.queue, "check", fail)
+    code, status, services = ready()
+    assert (code, status, services["queue"]) == (200, "degraded", "the disk is on fire")
+    monkeypatch.setattr(world.farm.objects, "check", fail)
+    code, status, services = ready()
+    assert (code, status, services["objects"]) == (503, "not_ready", "the disk is on fire")
+    world.close()
+
+
+def test_parts_outside_are_asked_once_a_second(api: TestClient, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(world.farm.objects, "check", lambda: asked.append(1))
+    world.start_worker()
+    assert [api.get("/readyz").json()["status"] for _ in range(20)] == ["ready"] * 20
+    assert 1 <= len(asked) <= 5
+
+
+def test_a_part_that_never_answers_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(world.farm.queue, "check", answers.wait)
+    monkeypatch.setattr(health, "_ANSWER_TIMEOUT_S", 0.1)
+    found = health.Readiness(world.farm).check()
+    answers.set()
+    assert found.services["queue"] == "no answer within 0.1 s"
+    assert found.services["objects"] == "ok"
 
 
 def test_nodes(api: TestClient, world: World) -> None:
@@ -194,7 +243,7 @@ def test_openapi(api: TestClient) -> None:
 
 def _is_described(status: str, answer: dict[str, Any]) -> bool:
     content = answer.get("content", {})
-    return status in ("204", "304") or (bool(content) and all("schema" in kind for kind in content.values()))
+    return status in ("204", "304", "307") or (bool(content) and all("schema" in kind for kind in content.values()))
 
 
 def _refs(value: object) -> list[str]:
@@ -227,6 +276,9 @@ def test_routes_of_the_issue(api: TestClient) -> None:
         f"{task}/retry": {"post"},
         "/api/events": {"get"},
         "/api/nodes": {"get"},
+        "/api/check": {"get", "post"},
+        "/api/dead-letters": {"get"},
+        "/api/dead-letters/replay": {"post"},
         "/healthz": {"get"},
         "/readyz": {"get"},
     }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
 from renderfarm.auth import LOCAL_OWNER
-from renderfarm.services import tasks
+from renderfarm.domain.models import TaskStatus
+from renderfarm.services import progress, tasks
 from serve_app.app import create_app
-from tests.unit.api.world import World
+from tests.unit.api.world import World, serving
 
 
 def test_submit(api: TestClient, world: World) -> None:
@@ -142,6 +145,26 @@ def test_status(api: TestClient, world: World) -> None:
     }
     assert status["eta_seconds"] >= 0.0
     assert status["revision"] > task.revision
+
+
+def test_status_for_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All who ask together cost the database one look."""
+    task = world.task()
+    reads: list[int] = []
+    read = progress._read_status
+
+    def slow(*arguments: Any) -> TaskStatus:
+        reads.append(1)
+        threading.Event().wait(0.3)
+        return read(*arguments)
+
+    monkeypatch.setattr(progress, "_read_status", slow)
+    with serving(create_app(world.farm)) as url, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: httpx2.get(f"{url}/api/tasks/{task.id}/status", timeout=20), range(8)))
+        assert {answer.json()["revision"] for answer in answers} == {task.revision}
+        assert len(reads) == 1
+        unknown = list(pool.map(lambda _: httpx2.get(f"{url}/api/tasks/nothing/status", timeout=20), range(3)))
+        assert [answer.status_code for answer in unknown] == [404] * 3
 
 
 def test_steer(api: TestClient, world: World) -> None:

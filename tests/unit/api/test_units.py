@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
 from renderfarm.domain.models import Output, Task
+from serve_app.app import create_app
+from tests.object_servers import moto_server, s3_store
 from tests.unit.api.world import NODE, WORKER, World
 
 
@@ -149,3 +153,40 @@ def test_output_range(
         assert answer.content == content
     changed = api.get(path, headers={"Range": wanted, "If-Range": '"older"'})
     assert (changed.status_code, changed.content) == (200, b"frame 1")
+
+
+def test_output_by_link(tmp_path: Path) -> None:
+    """A GET is sent on to the object store; whoever has the file, or asks about it, is answered here."""
+    with moto_server() as address, s3_store(address) as store:
+        world = World(tmp_path, storage_url=store.url, storage_links=True)
+        try:
+            task = world.task(frames="1")
+            (output,) = world.finish(task)
+            path = f"/api/tasks/{task.id}/outputs/{output.id}"
+            with TestClient(create_app(world.farm), base_url="http://127.0.0.1:3000", follow_redirects=False) as api:
+                answer = api.get(path)
+                assert (answer.status_code, answer.headers["cache-control"], answer.content) == (307, "no-store", b"")
+                link = answer.headers["location"]
+                assert "X-Amz-Expires=300&" in link
+                stored = httpx2.get(link)
+                assert (stored.content, stored.headers["content-type"]) == (b"frame 1", "image/png")
+                assert stored.headers["content-disposition"] == 'inline; filename="0001.png"'
+                part = httpx2.get(link, headers={"Range": "bytes=0-4"})
+                assert (part.status_code, part.content) == (206, b"frame")
+                assert api.get(path, headers={"If-None-Match": "*"}).status_code == 304
+                assert api.head(path).headers["content-length"] == "7"
+                assert api.get(f"/api/tasks/{task.id}/outputs/nothing").status_code == 404
+        finally:
+            world.close()
+
+
+def test_output_without_link(tmp_path: Path) -> None:
+    """A folder gives no links: the farm streams, whatever the setting says."""
+    world = World(tmp_path, storage_links=True)
+    try:
+        task = world.task(frames="1")
+        (output,) = world.finish(task)
+        with TestClient(create_app(world.farm), base_url="http://127.0.0.1:3000") as api:
+            assert api.get(f"/api/tasks/{task.id}/outputs/{output.id}").content == b"frame 1"
+    finally:
+        world.close()

@@ -92,7 +92,7 @@ class World:
             last_seen_at=now,
             started_at=now,
         )
-        placement.record_worker(self.farm, worker)
+        placement.record_workers(self.farm, [worker])
 
     def pending_asset(self, name: str = "shot") -> Asset:
         file = self.folder / "scene.blend"
@@ -123,23 +123,28 @@ class World:
         """Lease the next unit to the worker."""
         self._admit()
         slot = Slot(worker_id=WORKER, free=True, blenders=frozenset({"4.5.15"}), gpus=0, open_scene=None)
-        (lease,) = placement.place_units(self.farm, self._epoch, [slot], {WORKER: NODE})
-        return lease
+        (placed,) = placement.place_units(self.farm, self._epoch, [slot], {WORKER: NODE})
+        return placed.lease
 
     def commit(self, lease: Lease, frame: int, content: bytes = b"pixels", log: bytes = b"Fra:1\nSaved\n") -> Output:
         """Commit one frame of one file."""
         digest = self._blob(content)
         file = RenderedFile(name=f"{frame:04d}.png", digest=digest, size_bytes=len(content))
         report = AttemptReport(log_digest=self._blob(log), peak_memory_bytes=123)
-        (output,) = results.commit_frame(self.farm, lease, frame, [file], 1.5, report)
-        return output
+        unit = results.begin(self.farm, [lease])[lease].unit
+        commit = results.FrameCommit(
+            lease=lease, unit=unit, frame=frame, files=(file,), render_seconds=1.5, report=report
+        )
+        (outputs,) = results.commit_frames(self.farm, [commit])
+        assert outputs is not None
+        return outputs[0]
 
     def finish(self, task: Task) -> list[Output]:
         """Render every unit of a task that still waits."""
         outputs = []
         while tasks.get_task(self.farm, LOCAL_OWNER, task.id).units_open:
             lease = self.place()
-            unit = results.begin(self.farm, lease)
+            unit = results.begin(self.farm, [lease])[lease]
             outputs += [self.commit(lease, frame, b"frame %d" % frame) for frame in unit.frames]
         return outputs
 

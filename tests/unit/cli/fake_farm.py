@@ -38,6 +38,14 @@ class FakeFarm:
     submitted: list[JSON] = field(default_factory=list)
     uploads: list[bytes] = field(default_factory=list)
     tasks: dict[str, JSON] = field(default_factory=dict)
+    findings: list[JSON] = field(default_factory=list)
+    """What a check finds."""
+    blind: bool = False
+    """A check cannot look into the cache."""
+    checks: list[dict[str, list[str]]] = field(default_factory=list)
+    """How it was asked to look."""
+    dead: list[str] = field(default_factory=list)
+    """Ids of dead letters."""
 
     def __enter__(self) -> FakeFarm:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -61,6 +69,11 @@ class FakeFarm:
             return 200, {"status": "ok"}
         if path == "/api/nodes":
             return 200, {"items": [NODE]}
+        if path == "/api/check":
+            self.checks.append(query)
+            return 200, check_report(self.findings, mend=method == "POST", blind=self.blind)
+        if path.startswith("/api/dead-letters"):
+            return self._dead(method, query, body)
         if path.startswith("/api/assets"):
             return self._asset(method, body)
         if path == "/api/tasks":
@@ -69,6 +82,16 @@ class FakeFarm:
         if match is None or match[1] not in self.tasks:
             return problem(404, "not_found", f"no task {match[1] if match else path}")
         return self._task(method, self.tasks[match[1]], match[2] or "", query, body)
+
+    def _dead(self, method: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
+        if method == "GET":
+            more = {"topic": "task", "key": "t1", "reason": "no such topic", "died_at": NOW}
+            return 200, {"items": [{"id": id_, **more} for id_ in self.dead[: int(query["limit"][0])]]}
+        wanted = json.loads(body)["ids"] if body else list(self.dead)
+        if body and not set(wanted) & set(self.dead):
+            return problem(404, "not_found", f"no dead letter {wanted[0]}")
+        self.dead = [id_ for id_ in self.dead if id_ not in wanted]
+        return 200, {"replayed": len(wanted)}
 
     def _asset(self, method: str, body: bytes) -> tuple[int, Any]:
         status, error, facts = "pending", None, None
@@ -162,6 +185,20 @@ class FakeFarm:
         if step == "retry":
             task["retried"] = json.loads(body or b"{}")
         return 200, task
+
+
+def check_report(findings: list[JSON], *, mend: bool, blind: bool) -> JSON:
+    told = [{**finding, "repaired": mend and finding["repairable"]} for finding in findings]
+    repaired = sum(finding["repaired"] for finding in told)
+    return {
+        "findings": told,
+        "repaired": repaired,
+        "remaining": len(told) - repaired,
+        "looked_at": {"tasks": 3, "running_units": 1},
+        "not_looked_at": {"stale_status": "Redis does not answer"} if blind else {},
+        "more": [],
+        "seconds": 2.5,
+    }
 
 
 def units_of(task: JSON) -> list[JSON]:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderfarm.domain.policy import Candidate, Placement, Slot, place
+from renderfarm.domain.policy import AHEAD_MAX_S, AHEAD_UNITS_MAX, Candidate, Placement, Slot, place
 
 BLENDERS = ("4.5.15", "5.2.3")
 WORKERS = tuple(f"w{number}" for number in range(6))
 SCENES = ("s1", "s2", "s3")
+BACKLOGS_S = (0.1, 60.0, math.inf)
 
 
 def unit(name: str, **changes: object) -> Candidate:
@@ -117,6 +120,40 @@ def test_nothing_to_do_is_no_placement(candidates: list[Candidate], slots: list[
     assert place(candidates, slots) == []
 
 
+# --- short units, given ahead ---------------------------------------------------------------------------------
+
+
+def test_a_worker_is_given_short_units_up_to_half_a_second() -> None:
+    units = [unit(f"u{number}", estimate_s=0.2) for number in range(5)]
+    assert placed(units, [worker("w1")]) == {"u0": "w1", "u1": "w1"}
+
+
+def test_free_workers_get_one_each_before_anybody_gets_two() -> None:
+    units = [unit(f"u{number}", estimate_s=0.2) for number in range(3)]
+    assert placed(units, [worker("w1"), worker("w2")]) == {"u0": "w1", "u1": "w2", "u2": "w1"}
+
+
+def test_a_unit_of_unknown_length_waits_for_a_free_worker() -> None:
+    busy = worker("w1", free=False, units=1, backlog_s=0.1)
+    assert placed([unit("u1")], [busy]) == {}
+    assert placed([unit("u1", estimate_s=0.1)], [busy]) == {"u1": "w1"}
+
+
+def test_behind_a_unit_of_unknown_length_nobody_waits() -> None:
+    assert placed([unit("u1"), unit("u2", estimate_s=0.1)], [worker("w1")]) == {"u1": "w1"}
+
+
+def test_however_short_there_is_a_limit() -> None:
+    units = [unit(f"u{number}", estimate_s=0.0) for number in range(AHEAD_UNITS_MAX + 50)]
+    assert len(placed(units, [worker("w1")])) == AHEAD_UNITS_MAX
+
+
+def test_a_thousand_workers_are_filled_within_a_moment() -> None:
+    slots = [worker(f"w{number:04d}", open_scene=f"s{number % 40}") for number in range(1000)]
+    units = [unit(f"u{number}", asset_id=f"s{number % 80}") for number in range(4000)]
+    assert len(placed(units, slots)) == 1000
+
+
 # --- whatever the farm looks like ----------------------------------------------------------------------------
 
 some_blenders = st.frozensets(st.sampled_from(BLENDERS), min_size=1)
@@ -128,6 +165,8 @@ farms = st.lists(
         blenders=some_blenders,
         gpus=st.integers(0, 2),
         open_scene=st.sampled_from((None, *SCENES)),
+    ).map(
+        lambda slot: slot if slot.free else replace(slot, units=1, backlog_s=BACKLOGS_S[int(slot.worker_id[1:]) % 3])
     ),
     max_size=len(WORKERS),
     unique_by=lambda slot: slot.worker_id,
@@ -141,6 +180,7 @@ waiting = st.lists(
         blenders=some_blenders,
         needs_gpu=st.booleans(),
         failed_on=st.frozensets(st.sampled_from(WORKERS)),
+        estimate_s=st.sampled_from((None, 0.0, 0.1, 0.3, 60.0)),
     ),
     max_size=12,
     unique_by=lambda candidate: candidate.order,
@@ -148,9 +188,24 @@ waiting = st.lists(
 
 
 @given(waiting, farms)
-def test_each_unit_and_each_worker_at_most_once(candidates: list[Candidate], slots: list[Slot]) -> None:
+def test_each_unit_at_most_once(candidates: list[Candidate], slots: list[Slot]) -> None:
     placements = place(candidates, slots)
-    assert len({p.unit_id for p in placements}) == len({p.worker_id for p in placements}) == len(placements)
+    assert len({p.unit_id for p in placements}) == len(placements)
+
+
+@given(waiting, farms)
+def test_a_worker_has_more_than_one_unit_only_if_all_of_them_are_short(
+    candidates: list[Candidate], slots: list[Slot]
+) -> None:
+    workers = {slot.worker_id: slot for slot in slots}
+    placements = place(candidates, slots)
+    for worker_id in {placement.worker_id for placement in placements}:
+        ours = [placement.estimate_s for placement in placements if placement.worker_id == worker_id]
+        slot = workers[worker_id]
+        if len(ours) + slot.units > 1:
+            backlog_s = 0.0 if slot.free else slot.backlog_s
+            assert None not in ours
+            assert backlog_s + sum(estimate_s or 0.0 for estimate_s in ours) <= AHEAD_MAX_S
 
 
 @given(waiting, farms)
@@ -159,7 +214,7 @@ def test_only_on_free_workers_that_can(candidates: list[Candidate], slots: list[
     workers = {slot.worker_id: slot for slot in slots}
     for placement in place(candidates, slots):
         slot = workers[placement.worker_id]
-        assert slot.free
+        assert slot.may_take
         assert can_take(units[placement.unit_id], slot)
 
 

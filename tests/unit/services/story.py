@@ -9,13 +9,15 @@ from pathlib import Path
 from renderfarm.auth import LOCAL_OWNER
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
-from renderfarm.domain.leases import AttemptReport, Lease, RenderedFile
+from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
 from renderfarm.domain.models import Asset, AssetFile, LogEntry, Output, Task, Unit, Worker
 from renderfarm.domain.policy import Slot
 from renderfarm.domain.render_settings import RenderSettings
-from renderfarm.domain.states import AssetState, WorkerState
+from renderfarm.domain.states import AssetState, UnitState, WorkerState
+from renderfarm.errors import LeaseLost
 from renderfarm.ports import Farm
 from renderfarm.services import admission, placement, results, tasks
+from renderfarm.services.results import Assignment, FrameCommit
 from renderfarm.settings import Settings
 from renderfarm.wiring import prepare_farm
 from tests.unit.fakes import FakeCompute, scene_facts
@@ -37,8 +39,8 @@ class Clock:
         self.now += seconds
 
 
-def make_farm(data: Path, clock: Clock, numbers: Iterator[int]) -> Farm:
-    farm = prepare_farm(Settings(data=data, runtime=data / "runtime"), FakeCompute())
+def make_farm(data: Path, clock: Clock, numbers: Iterator[int], database_url: str | None = None) -> Farm:
+    farm = prepare_farm(Settings(data=data, runtime=data / "runtime", database_url=database_url), FakeCompute())
     return replace(farm, clock=clock, random=lambda: 1.0, new_id=lambda: f"{next(numbers):026d}")
 
 
@@ -72,7 +74,7 @@ class Story:
             last_seen_at=self.clock(),
             started_at=self.clock(),
         )
-        placement.record_worker(self.farm, worker)
+        placement.record_workers(self.farm, [worker])
         return worker
 
     def asset(self, facts: SceneFacts | None = None, state: AssetState = AssetState.READY) -> Asset:
@@ -123,16 +125,38 @@ class Story:
             Slot(worker_id=worker_id, free=True, blenders=frozenset({BLENDER}), gpus=0, open_scene=None)
             for worker_id in worker_ids or ("w1",)
         ]
-        return placement.place_units(self.farm, self.epoch, slots, {slot.worker_id: "node" for slot in slots})
+        nodes = {slot.worker_id: "node" for slot in slots}
+        return [placed.lease for placed in placement.place_units(self.farm, self.epoch, slots, nodes)]
 
     def commit(self, lease: Lease) -> list[Output]:
         """Commit every frame of a lease's unit that is still to do."""
-        assignment = results.begin(self.farm, lease)
-        committed: list[Output] = []
-        for frame in assignment.frames:
-            files = [RenderedFile(name=f"{frame:04d}.png", digest=f"{frame:064x}", size_bytes=7)]
-            committed += results.commit_frame(self.farm, lease, frame, files, 2.0, REPORT)
-        return committed
+        assignment = self.begin(lease)
+        return [output for frame in assignment.frames for output in self.commit_frame(lease, frame)]
+
+    def begin(self, lease: Lease) -> Assignment:
+        assignments = results.begin(self.farm, [lease])
+        if lease not in assignments:
+            raise LeaseLost(lease.unit_id)
+        return assignments[lease]
+
+    def commit_frame(self, lease: Lease, frame: int, seconds: float = 2.0) -> list[Output]:
+        file = RenderedFile(name=f"{frame:04d}.png", digest=f"{frame:064x}", size_bytes=7)
+        [outputs] = results.commit_frames(self.farm, [self.frame_commit(lease, frame, file, seconds)])
+        if outputs is None:
+            raise LeaseLost(lease.unit_id)
+        return outputs
+
+    def frame_commit(self, lease: Lease, frame: int, file: RenderedFile, seconds: float = 1.0) -> FrameCommit:
+        """Say what a worker says that got the unit with this lease, whatever has become of it since."""
+        with self.farm.database.read() as tx:
+            unit = tx.units.get(lease.unit_id)
+        assert unit is not None
+        began = replace(unit, state=UnitState.RUNNING, attempt=lease.attempt, epoch=lease.epoch)
+        return FrameCommit(lease=lease, unit=began, frame=frame, files=(file,), render_seconds=seconds, report=REPORT)
+
+    def renew(self, lease: Lease, progress: float = 0.0, note: str = "") -> None:
+        if results.renew(self.farm, [Beat(lease=lease, progress=progress, note=note)]):
+            raise LeaseLost(lease.unit_id)
 
     def fail(self, lease: Lease, kind: FailureKind = FailureKind.CRASH) -> None:
         results.fail(self.farm, lease, Failure(kind=kind, message="it broke"), REPORT)

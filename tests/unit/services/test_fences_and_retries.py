@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from renderfarm.domain.failures import RULES, Failure, FailureKind
-from renderfarm.domain.leases import RenderedFile
 from renderfarm.domain.policy import Slot
 from renderfarm.domain.states import AssetState, TaskState, UnitState
 from renderfarm.errors import Deposed, LeaseLost
@@ -68,7 +67,7 @@ def test_a_lease_that_is_not_renewed_is_lost_at_no_cost(story: Story, clock: Clo
     story.admitted(frames="1")
     [lease] = story.place()
     clock.pass_(10)
-    results.renew(story.farm, lease, 0.1, "")
+    story.renew(lease, 0.1)
     clock.pass_(10)
     assert placement.expire_leases(story.farm, story.epoch) == []
     clock.pass_(6)
@@ -86,15 +85,16 @@ def test_a_worker_that_wakes_up_late_commits_nothing(story: Story, clock: Clock)
     clock.pass_(60)
     [second] = story.place("w2")
     for write in (
-        lambda: story.commit(late),
-        lambda: results.renew(story.farm, late, 0.5, ""),
+        lambda: story.begin(late),
+        lambda: story.commit_frame(late, 1),
+        lambda: story.renew(late, 0.5),
         lambda: story.fail(late),
     ):
         with pytest.raises(LeaseLost):
             write()
     story.commit(second)
     with pytest.raises(LeaseLost):
-        story.commit(late)
+        story.commit_frame(late, 1)
     [output] = story.outputs(task.id)
     assert output.attempt == 2
 
@@ -117,12 +117,11 @@ def test_a_frame_committed_in_a_chunk_is_not_rendered_again(story: Story, clock:
         assert cancelled is not None
         tx.units.update(cancelled, replace(cancelled, state=UnitState.READY))
     [lease] = story.place()
-    file = RenderedFile(name="0001.png", digest="1" * 64, size_bytes=1)
-    results.commit_frame(story.farm, lease, 1, [file], 1.0)
+    story.commit_frame(lease, 1)
     story.fail(lease)
     clock.pass_(60)
     [again] = story.place()
-    assert results.begin(story.farm, again).frames == (2,)
+    assert story.begin(again).frames == (2,)
     assert second.frames == (2,)
 
 
@@ -187,7 +186,6 @@ def test_a_commit_whose_answer_was_lost_may_be_asked_for_again(story: Story) -> 
     with story.farm.database.write() as tx:
         tx.units.update(first, replace(first, frames=(1, 2)))
     [lease] = story.place()
-    file = RenderedFile(name="0001.png", digest="1" * 64, size_bytes=1)
-    told = results.commit_frame(story.farm, lease, 1, [file], 1.0)
-    assert results.commit_frame(story.farm, lease, 1, [file], 1.0) == told
+    told = story.commit_frame(lease, 1)
+    assert story.commit_frame(lease, 1) == told
     assert story.task(task.id).frames_done == 1

@@ -284,13 +284,12 @@ def test_nothing_to_retry(story: Story) -> None:
 
 
 def test_status_counts_frames_in_work_and_foretells_the_end(story: Story, clock: Clock) -> None:
-    from renderfarm.services import results
 
     task = story.admitted(frames="1-4")
     first, second = story.place("w1", "w2")
     story.commit(first)
     clock.pass_(6.0)
-    results.renew(story.farm, second, 0.5, "Sample 8/16")
+    story.renew(second, 0.5, "Sample 8/16")
     status = progress.get_status(story.farm, LOCAL_OWNER, task.id)
     assert (status.status, status.progress, status.frames_done, status.frames_total) == (TaskState.RUNNING, 37.5, 1, 4)
     assert status.eta_s == 5.0  # two and a half frames of two seconds, on one worker

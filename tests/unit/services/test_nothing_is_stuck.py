@@ -25,7 +25,7 @@ def _slot(worker_id: str, *, gpus: int = 0, blender: str = BLENDER) -> Slot:
 def _place(story: Story, *slots: Slot) -> list[str]:
     placed = placement.place_units(story.farm, story.epoch, slots, {slot.worker_id: "node" for slot in slots})
     with story.farm.database.read() as tx:
-        units = [tx.units.get(lease.unit_id) for lease in placed]
+        units = [tx.units.get(one.lease.unit_id) for one in placed]
     return [unit.task_id or "" for unit in units if unit is not None]
 
 
@@ -73,9 +73,9 @@ def test_a_new_scheduler_counts_on_no_worker_of_the_last_farm(story: Story) -> N
     assert story.units(task.id) == []
 
 
-def _failing_once(farm: Farm, error: Exception) -> Farm:
-    """A farm whose next new id is an error: admission fails in the middle."""
-    failures = iter([error])
+def _failing(farm: Farm, *errors: Exception) -> Farm:
+    """A farm whose next new ids are errors: admission fails in the middle."""
+    failures = iter(errors)
 
     def new_id() -> str:
         for failure in failures:
@@ -91,7 +91,7 @@ def test_what_could_not_be_admitted_now_is_delivered_again(story: Story) -> None
     first, second = story.submit(frames="1"), story.submit(frames="1")
     admission.relay_outbox(story.farm, story.epoch)
     with pytest.raises(FarmUnavailable):
-        admission.admit_queued(_failing_once(story.farm, FarmUnavailable("busy")), story.epoch)
+        admission.admit_queued(_failing(story.farm, FarmUnavailable("busy")), story.epoch)
     story.admit()
     assert [len(story.units(task.id)) for task in (first, second)] == [1, 1]
 
@@ -101,7 +101,8 @@ def test_a_mistake_of_ours_fails_one_task_and_not_the_others(story: Story) -> No
     story.worker()
     first, second = story.submit(frames="1"), story.submit(frames="1")
     admission.relay_outbox(story.farm, story.epoch)
-    admission.admit_queued(_failing_once(story.farm, ZeroDivisionError("oops")), story.epoch)
+    # Together, then each alone.
+    admission.admit_queued(_failing(story.farm, *[ZeroDivisionError("oops")] * 2), story.epoch)
     failed = story.task(first.id)
     assert failed.state is TaskState.FAILED
     assert failed.failure is not None
@@ -139,13 +140,12 @@ def _render_one(story: Story, folder: Path, content: bytes) -> tuple[str, Path]:
 def _commit_file(story: Story, folder: Path, content: bytes) -> None:
     from renderfarm.domain.leases import RenderedFile
     from renderfarm.services import results
-    from tests.unit.services.story import REPORT
 
     source = folder / "0001.png"
     source.write_bytes(content)
     [lease] = story.place()
     file = RenderedFile(name="0001.png", digest=story.farm.objects.put(source), size_bytes=len(content))
-    results.commit_frame(story.farm, lease, 1, [file], 1.0, REPORT)
+    results.commit_frames(story.farm, [story.frame_commit(lease, 1, file)])
 
 
 def test_a_retried_frames_old_picture_disappears_and_cannot_come_back(story: Story, tmp_path: Path) -> None:
