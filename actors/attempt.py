@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,11 @@ from actors.blender_session import FrameDone, Progress, SessionCancelled, Sessio
 from actors.session_watch import system_failure
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
-from renderfarm.domain.leases import AttemptReport, Beat, Lease
+from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
 from renderfarm.domain.models import Asset, Unit, UnitKind
 from renderfarm.domain.unit_spec import unit_spec
 from renderfarm.errors import FarmUnavailable, LeaseLost, NotFound, StorageFull
+from renderfarm.ports import Farm
 from renderfarm.services import results
 from renderfarm.services.results import Assignment, FrameCommit
 from renderfarm.services.unit_script import generate_script
@@ -48,7 +50,7 @@ class AttemptRun:
         self._ending = False
         """The last write is under way: that the lease is gone afterwards is as it should be."""
         self._commits: list[asyncio.Task[None]] = []
-        self._publishing: list[asyncio.Task[None]] = []
+        self._publishing: list[asyncio.Future[None]] = []
         self.ended = asyncio.Event()
 
     def stop(self) -> None:
@@ -115,7 +117,7 @@ class AttemptRun:
             raise LeaseLost(f"unit {self.lease.unit_id} has moved on before it began")
         if assignment.unit.kind is UnitKind.INSPECT:
             facts = await self._inspect(assignment)
-            await self._worker.insist(results.commit_inspection, self.lease, facts, await self._report())
+            await self._worker.insist(results.commit_inspection, self.lease, facts, await self._full_report())
             return
         try:
             await self._render(assignment)
@@ -188,9 +190,14 @@ class AttemptRun:
     async def _commit(self, unit: Unit, done: FrameDone) -> None:
         """Store a frame's files, then make them part of the task."""
         worker = self._worker
-        files = await worker.insist(worker.store, [Path(path) for path in done.files], self._output_dir)
-        self._frames_left -= 1
-        report = results.NO_REPORT if self._frames_left > 0 else await self._report()
+        paths = [Path(path) for path in done.files]
+        if self._frames_left == 1:  # the only one that is left: its log goes with it
+            files, digest = await worker.insist(self._store_all, paths)
+            self._frames_left, report = 0, self._report(digest)
+        else:
+            files = await worker.insist(worker.store, paths, self._output_dir)
+            self._frames_left -= 1
+            report = results.NO_REPORT if self._frames_left > 0 else await self._full_report()
         committed = await worker.commits.ask(
             FrameCommit(
                 lease=self.lease,
@@ -203,11 +210,11 @@ class AttemptRun:
         )
         if committed is None:
             raise LeaseLost(f"unit {self.lease.unit_id} has moved on from attempt {self.lease.attempt}")
-        self._publishing.append(asyncio.create_task(worker.publishing.ask(committed)))
+        self._publishing.append(worker.publishing.submit(committed))
 
     async def _write_failure(self, failure: Failure) -> None:
         try:
-            await self._worker.insist(results.fail, self.lease, failure, await self._report())
+            await self._worker.insist(results.fail, self.lease, failure, await self._full_report())
         except (FarmUnavailable, StorageFull) as error:
             log.error(
                 "unit %s failed (%s), which cannot be written down, so its lease will expire: %s",
@@ -216,11 +223,18 @@ class AttemptRun:
                 error,
             )
 
-    async def _report(self) -> AttemptReport:
-        """Return what goes with the attempt's last write."""
+    def _store_all(self, farm: Farm, paths: Sequence[Path]) -> tuple[tuple[RenderedFile, ...], str | None]:
+        """Store the last frame's files and Blender's output."""
+        return self._worker.store(farm, paths, self._output_dir), self._store_log()
+
+    async def _full_report(self) -> AttemptReport:
+        """Store Blender's output, and return what goes with the attempt's last write."""
         self._ending = True
-        digest = await asyncio.to_thread(self._store_log)
-        return AttemptReport(log_digest=digest, peak_memory_bytes=self._peak_memory_bytes or None)
+        return self._report(await asyncio.to_thread(self._store_log))
+
+    def _report(self, log_digest: str | None) -> AttemptReport:
+        self._ending = True
+        return AttemptReport(log_digest=log_digest, peak_memory_bytes=self._peak_memory_bytes or None)
 
     def _store_log(self) -> str | None:
         try:

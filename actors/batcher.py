@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 #: Enough to share a transaction's cost, and few enough that it holds its locks for milliseconds.
 _BATCH_MAX = 200
 #: Under load the next call waits this long for company: a transaction costs as much as thirty of its rows.
-_LINGER_S = 0.05
+_LINGER_S = 0.1
 
 
 class Batcher(Generic[Question, Answer]):
@@ -28,11 +28,15 @@ class Batcher(Generic[Question, Answer]):
 
     async def ask(self, question: Question) -> Answer:
         """Return the answer, or raise what ``answer`` raises."""
+        return await self.submit(question)
+
+    def submit(self, question: Question) -> asyncio.Future[Answer]:
+        """Ask, and wait for the answer later."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         if self._answering is None:
             self._answering = asyncio.create_task(self._answer_all())
-        return await future
+        return future
 
     async def _answer_all(self) -> None:
         try:

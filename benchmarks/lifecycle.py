@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("--amqp", default=AMQP)
     parser.add_argument("--redis", default=REDIS)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--tasks", type=int, default=100, help="in a round")
+    parser.add_argument("--tasks", type=int, default=200, help="in a round")
     parser.add_argument("--frames", type=int, default=100, help="units of each task")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

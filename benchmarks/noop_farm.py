@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from actors.blender_session import FrameDone
-from actors.factory import SchedulerActor, WorkerActor
+from actors.factory import SchedulerActor, WorkerActor, settle_memory
 from actors.handles import NAMESPACE, SCHEDULER, RayCompute, worker_actor_name
 from actors.scheduler import Scheduler
 from actors.worker import Worker
@@ -91,6 +91,7 @@ class NoOpWorkerActor(WorkerActor):
     def __init__(self, settings: Settings, worker_id: str, address: str, threads: int) -> None:
         farm = replace(open_farm(settings, RayCompute()), objects=NoOpObjects())  # type: ignore[arg-type]
         self._worker = NoOpWorker(farm, worker_id, address, threads)
+        settle_memory()
         # Its scene is no file.
         self._worker.cache.fetch = _fetch_nothing  # type: ignore[method-assign]
 
@@ -105,6 +106,7 @@ class NoOpSchedulerActor(SchedulerActor):
 
     def __init__(self, settings: Settings) -> None:
         self._scheduler = Scheduler(open_farm(settings, RayCompute()), _start_worker)
+        settle_memory()
         self._scheduler.start()
 
 

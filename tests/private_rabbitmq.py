@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pika.exceptions import AMQPError
 from tests.private_servers import PrivateServer, free_port, program
 
 _ANSWER_S = 5.0
+# It logs an error for every look at a server that is still starting.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
 _STOP_TIMEOUT_S = 30.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, false, func, select, update
 
 from renderfarm.db.rows import ROWS_PER_STATEMENT, batched_ids, from_row, insert_rows, to_row
 from renderfarm.db.tables import outputs
@@ -63,7 +63,7 @@ class SqlOutputs:
         return found
 
     def unpublished(self, limit: int) -> list[Output]:
-        where = outputs.c.published.is_(False)
+        where = outputs.c.published == false()
         query = select(outputs).where(where).order_by(outputs.c.committed_at).limit(limit)
         return [from_row(Output, row) for row in self._connection.execute(query).mappings()]
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, false, func, insert, select, update
 
 from renderfarm.db.rows import batched_ids, changed, from_row, to_row, update_rows
 from renderfarm.db.tables import outputs, units
@@ -147,13 +147,15 @@ class SqlUnits:
         return confirmed
 
     def placeable(self, now: float, limit: int, *, blenders: Collection[str], with_gpu: bool) -> list[ReadyUnit]:
-        # The sum keeps planners from the index on not_before, by which they would read and sort every ready unit.
+        # Planners are kept from other indexes, by which they would read and sort every ready unit: SQLite's by the sum,
+        # MariaDB's, which counts on a filesort as soon as more than some are wanted, by name.
         waited = units.c.not_before + 0.0 <= now
-        where = [units.c.state == UnitState.READY, units.c.held.is_(False), waited]
+        where = [units.c.state == UnitState.READY, units.c.held == false(), waited]
         where.append(units.c.blender.in_(blenders))
         if not with_gpu:
-            where.append(units.c.needs_gpu.is_(False))
-        query = select(*_PLACEABLE).where(*where).order_by(units.c.rank, units.c.task_id, units.c.position)
+            where.append(units.c.needs_gpu == false())
+        query = select(*_PLACEABLE).with_hint(units, "FORCE INDEX (ix_units_placeable)", "mysql").where(*where)
+        query = query.order_by(units.c.rank, units.c.task_id, units.c.position)
         return [_ready_unit(*row) for row in self._connection.execute(query.limit(limit))]
 
     def lease(self, workers: Sequence[tuple[ReadyUnit, str]], epoch: int, expires_at: float) -> int:
@@ -195,7 +197,7 @@ class SqlUnits:
 
     def next_backoff(self, now: float) -> float | None:
         query = select(func.min(units.c.not_before)).where(
-            units.c.state == UnitState.READY, units.c.held.is_(False), units.c.not_before > now
+            units.c.state == UnitState.READY, units.c.held == false(), units.c.not_before > now
         )
         return self._connection.execute(query).scalar()
 

@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush
 #: Work that a worker may have before it, besides what it does: a unit that is more urgent waits no longer than this.
 AHEAD_MAX_S = 0.5
 #: However short they are: what a worker that dies had before it must be given to others, one by one.
-AHEAD_UNITS_MAX = 200
+AHEAD_UNITS_MAX = 400
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,8 @@ from tests.servers import mysql_database
 #: A farm that has lost everything at once is at work again within a minute on two busy cores.
 _STUCK_AFTER_S = 240.0
 _LOOK_EVERY_S = 0.1
+#: When nothing gets done, the next fault comes all the same.
+_FAULT_AFTER_S = 8.0
 
 
 class Studio:
@@ -106,22 +108,25 @@ class Driver:
         """Submit everything, break things, and wait until every accepted task has ended."""
         dice = random.Random(self.seed)
         plan = self._plan(dice)
-        marks = sorted(dice.uniform(0, 0.95) for _ in plan)
-        moved_s, before = time.monotonic(), -1
-        while len(self.accepted) < self.tasks or not self._have_ended():
-            share = self._frames_done() / (self.tasks * self.frames)
-            # Some tasks come while others are at work, and while things are broken.
-            if len(self.accepted) < self.tasks and share >= (len(self.accepted) - 2) / self.tasks:
+        moved_s, before, due = time.monotonic(), -1, 0
+        while plan or len(self.accepted) < self.tasks or not self._have_ended():
+            frames = self._frames_done()
+            # Tasks come in step with the faults: there is always work that they can hit, and work that comes later.
+            if len(self.accepted) < self._tasks_by_now(plan):
                 self._submit(asset_id)
-            if plan and share >= marks[len(marks) - len(plan)]:
+            if plan and (frames >= due or time.monotonic() > moved_s + _FAULT_AFTER_S):
                 name = plan.pop(0)
                 FAULTS[name][0](self.studio, dice)
                 self.done[name] += 1
-            progress = self._frames_done() + sum(self.done.values())
+                due = frames + dice.randint(1, 2 * self.tasks * self.frames // self.faults)
+            progress = self._frames_done() + self.done.total()
             if progress != before:
                 moved_s, before = time.monotonic(), progress
             assert time.monotonic() < moved_s + _STUCK_AFTER_S, self._story()
             time.sleep(_LOOK_EVERY_S)
+
+    def _tasks_by_now(self, plan: Sequence[str]) -> int:
+        return min(self.tasks, 2 + self.tasks * (self.faults - len(plan)) // self.faults)
 
     def _plan(self, dice: random.Random) -> list[str]:
         """Return the faults in their order: each kind at least twice."""

@@ -87,7 +87,7 @@ def test_a_worker_that_wakes_up_late_is_told_to_throw_its_result_away(
     farm.until(lambda: not list((farm.data / "work").glob("*/*-*")), "the late attempt's files to go")
     farm.assert_every_frame_once(task_id, SLOW_NAMES[:2])
     # What it has put into the store before it was refused is nobody's, or the same picture as the other worker's.
-    farm.client.check_farm(repair=True, object_grace_s=0.0)
+    farm.client.check_farm(repair=True, object_grace_s=0.001)
     assert farm.client.check_farm()["findings"] == []
 
 
