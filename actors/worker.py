@@ -27,6 +27,7 @@ from actors.scene_cache import SceneCache
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease, RenderedFile
 from renderfarm.domain.models import Asset, Output
+from renderfarm.domain.states import AssetState
 from renderfarm.errors import Conflict, FarmUnavailable, RenderfarmError
 from renderfarm.ports import Farm
 from renderfarm.services import outputs, results
@@ -60,6 +61,8 @@ class Worker:
         self._session: BlenderSession | None = None
         self._session_blender: Blender | None = None
         self._runs: dict[Lease, AttemptRun] = {}
+        self._assets: dict[str, Asset] = {}
+        """What the latest units were about: the next are mostly about the same."""
         self._turn = asyncio.Lock()
         self._turn_began_s = 0.0
         self._beating: asyncio.Task[None] | None = None
@@ -196,7 +199,9 @@ class Worker:
     # --- for many attempts at once -----------------------------------------------------------------------------
 
     async def _begin(self, leases: Sequence[Lease]) -> list[Assignment | None]:
-        assignments = await self.insist(results.begin, leases)
+        assignments = await self.insist(results.begin, leases, self._assets)
+        assets = {assignment.asset.id: assignment.asset for assignment in assignments.values()}
+        self._assets = {asset_id: asset for asset_id, asset in assets.items() if asset.state is AssetState.READY}
         return [assignments.get(lease) for lease in leases]
 
     async def _commit(self, commits: Sequence[FrameCommit]) -> list[list[Output] | None]:

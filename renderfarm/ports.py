@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Generic, Protocol, TypeVar
 
-from renderfarm.domain.leases import Lease
+from renderfarm.domain.leases import Beat, Lease
 from renderfarm.domain.models import (
     Asset,
     Attempt,
@@ -156,6 +156,9 @@ class Units(Protocol):
 
     def lease(self, workers: Sequence[tuple[ReadyUnit, str]], epoch: int, expires_at: float) -> int:
         """Let units run on workers, each as its next attempt; return how many were still ready and as given."""
+
+    def renew(self, beats: Sequence[Beat], expires_at: float) -> int:
+        """Keep leases; return how many of them still hold."""
 
     def running(self) -> list[Unit]: ...
     def in_work(self, task_ids: Collection[str]) -> dict[str, InWork]:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, false, func, insert, s
 from renderfarm.db.rows import batched_ids, changed, from_row, to_row, update_rows
 from renderfarm.db.tables import outputs, units
 from renderfarm.domain.frames import parse_frames
-from renderfarm.domain.leases import Lease
+from renderfarm.domain.leases import Beat, Lease
 from renderfarm.domain.models import ReadyUnit, Unit, UnitKind
 from renderfarm.domain.states import UNIT_ENDED, UnitState
 from renderfarm.ports import InWork, Page
@@ -167,6 +167,17 @@ class SqlUnits:
                 {"state": UnitState.RUNNING, "attempt": unit.attempt + 1, "worker_id": worker_id, **fresh},
             )
             for unit, worker_id in workers
+        ]
+        return update_rows(self._connection, units, "id", rows)
+
+    def renew(self, beats: Sequence[Beat], expires_at: float) -> int:
+        rows = [
+            (
+                beat.lease.unit_id,
+                {"state": UnitState.RUNNING, "attempt": beat.lease.attempt, "epoch": beat.lease.epoch},
+                {"lease_expires_at": expires_at, "progress": beat.progress, "progress_note": beat.note},
+            )
+            for beat in sorted(beats, key=lambda beat: beat.lease.unit_id)
         ]
         return update_rows(self._connection, units, "id", rows)
 

@@ -7,8 +7,9 @@ has to say of several attempts at once goes into one transaction.
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import RULES, Failure, retry_delay_s
@@ -51,12 +52,19 @@ class FrameCommit:
     """Counts with the unit's last frame."""
 
 
-def begin(farm: Farm, leases: Collection[Lease]) -> dict[Lease, Assignment]:
-    """Read what leases are about; those that are lost are left out."""
+def begin(
+    farm: Farm, leases: Collection[Lease], known: Mapping[str, Asset] = MappingProxyType({})
+) -> dict[Lease, Assignment]:
+    """Read what leases are about; those that are lost are left out.
+
+    Args:
+        known: assets, by id, that need not be read again: they never change once they are inspected.
+    """
     with farm.database.read() as tx:
         units = tx.units.some([lease.unit_id for lease in leases])
         held = {lease: units[lease.unit_id] for lease in leases if _holds(units.get(lease.unit_id), lease)}
-        assets = {asset_id: tx.assets.get(asset_id) for asset_id in {unit.asset_id for unit in held.values()}}
+        asset_ids = {unit.asset_id for unit in held.values()}
+        assets = {asset_id: known.get(asset_id) or tx.assets.get(asset_id) for asset_id in asset_ids}
         tasks = tx.tasks.some({lease.task_id for lease in held if lease.task_id is not None})
         done = {(output.unit_id, output.frame) for output in tx.outputs.of_units([unit.id for unit in held.values()])}
     return {
@@ -73,25 +81,15 @@ def begin(farm: Farm, leases: Collection[Lease]) -> dict[Lease, Assignment]:
 
 def renew(farm: Farm, beats: Sequence[Beat]) -> set[Lease]:
     """Keep leases, and say how far each frame in work is. Returns those that are lost."""
+    until = farm.clock() + farm.settings.lease_s
+    told = [
+        replace(beat, progress=min(1.0, max(0.0, beat.progress)), note=beat.note[:_NOTE_LENGTH_MAX]) for beat in beats
+    ]
     with farm.database.write() as tx:
-        units = tx.units.lock_all([beat.lease.unit_id for beat in beats])
-        held = [beat for beat in beats if _holds(units.get(beat.lease.unit_id), beat.lease)]
-        until = farm.clock() + farm.settings.lease_s
-        tx.units.update_all(
-            [
-                (
-                    units[beat.lease.unit_id],
-                    replace(
-                        units[beat.lease.unit_id],
-                        lease_expires_at=until,
-                        progress=min(1.0, max(0.0, beat.progress)),
-                        progress_note=beat.note[:_NOTE_LENGTH_MAX],
-                    ),
-                )
-                for beat in held
-            ]
-        )
-    return {beat.lease for beat in beats}.difference(beat.lease for beat in held)
+        if tx.units.renew(told, until) == len(told):
+            return set()
+        units = tx.units.some([beat.lease.unit_id for beat in told])
+    return {beat.lease for beat in told if not _holds(units.get(beat.lease.unit_id), beat.lease)}
 
 
 # --- committing ----------------------------------------------------------------------------------------------
