@@ -22,7 +22,7 @@ demo: setup ## render the example animation and still through a farm on this mac
 test: lint ## every check and test: under 30 minutes on 2 cores, once set up
 	$(BIN)/pytest tests/unit tests/contract tests/integration tests/faults
 
-check: lint ## what to run before a commit: under a minute
+check: lint ## what to run before a commit: about three minutes
 	$(BIN)/pytest --numprocesses auto --ignore tests/integration --ignore tests/faults
 
 lint: setup
@@ -32,6 +32,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup ## measure what the farm costs and how much it can handle: tens of minutes
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[bench]'
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/lifecycle.py
 	$(BIN)/python benchmarks/status_api.py
