@@ -138,6 +138,9 @@ def running_scheduler(settings: Settings) -> Iterator[None]:
     finally:
         ray.get(scheduler.stop.remote(), timeout=60)
         ray.kill(scheduler)
+        for actor_name in ray.util.list_named_actors(all_namespaces=True):  # workers that were told to stop
+            if actor_name["namespace"] == NAMESPACE:
+                ray.kill(ray.get_actor(**actor_name))
 
 
 def add_asset(farm: Farm) -> str:
