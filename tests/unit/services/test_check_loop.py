@@ -14,8 +14,8 @@ from renderfarm.services import tasks
 from renderfarm.services.reconcile import loop
 from renderfarm.services.reconcile.findings import Kind
 from renderfarm.services.reconcile.loop import Reconciler
+from tests.unit.services.check_bench import HOUR, Bench
 from tests.unit.services.story import Story
-from tests.unit.services.test_check import HOUR, Bench
 
 
 @pytest.fixture
