@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from renderfarm.auth import LOCAL_OWNER
 from renderfarm.domain.leases import AttemptReport, Lease, RenderedFile
 from renderfarm.domain.models import Asset, Output, Task, TaskStatus
@@ -189,11 +187,6 @@ class Bench:
 
     def events(self, task_id: str) -> list[str]:
         return [entry.event for entry in self.story.log(task_id)]
-
-
-@pytest.fixture
-def bench(story: Story, tmp_path: Path) -> Bench:
-    return Bench(story, tmp_path)
 
 
 def kinds(report: CheckReport) -> list[Kind]:

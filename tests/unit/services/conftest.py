@@ -12,6 +12,7 @@ import pytest
 from renderfarm.ports import Farm
 from renderfarm.wiring import close_farm
 from tests.servers import migrated_mysql_database
+from tests.unit.services.check_bench import Bench
 from tests.unit.services.story import Clock, Story, make_farm
 
 
@@ -31,3 +32,8 @@ def farm(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterat
 @pytest.fixture
 def story(farm: Farm, clock: Clock) -> Story:
     return Story(farm, clock)
+
+
+@pytest.fixture
+def bench(story: Story, tmp_path: Path) -> Bench:
+    return Bench(story, tmp_path)
