@@ -119,6 +119,9 @@ class AttemptRun:
             facts = await self._inspect(assignment)
             await self._worker.insist(results.commit_inspection, self.lease, facts, await self._full_report())
             return
+        if not assignment.frames:
+            await self._worker.insist(results.finish, self.lease)
+            return
         try:
             await self._render(assignment)
             await asyncio.gather(*self._commits)

@@ -155,14 +155,16 @@ class Scheduler:
         if self._time_is_steady():
             placement.expire_leases(farm, epoch)
         self._repin_after_change()
-        self._go_on_without("the queue", admission.relay_outbox, farm, epoch)
-        self._go_on_without("the queue", admission.admit_queued, farm, epoch)
+        if self._go_on_without("the queue", admission.relay_outbox, farm, epoch):
+            self._go_on_without("the queue", admission.admit_queued, farm, epoch)
+        else:
+            self._go_on_without("the queue", admission.admit_unsent, farm, epoch)
         self._cancel_unwanted()
         self._record_workers(now)
         self._go_on_without("the object store", outputs.publish_leftovers, farm, _PUBLISH_AFTER_S)
 
-    def _go_on_without(self, service: str, step: Callable[..., int], *arguments: Any) -> None:
-        """Take a step that may need a service; what could not be done now is done later, as everything here is.
+    def _go_on_without(self, service: str, step: Callable[..., int], *arguments: Any) -> bool:
+        """Take a step that may need a service, and tell whether it could be; else it is taken later.
 
         A database that is away is told by the other steps.
         """
@@ -172,11 +174,12 @@ class Scheduler:
             if self._missed.get(step.__name__) != str(error):
                 log.warning("without %s for now: %s", service, error)
             self._missed[step.__name__] = str(error)
-        else:
-            if self._missed.pop(step.__name__, None):
-                log.info("%s is back", service)
-            if done:
-                self.wake()  # there may be more
+            return False
+        if self._missed.pop(step.__name__, None):
+            log.info("%s is back", service)
+        if done:
+            self.wake()  # there may be more
+        return True
 
     def _repin_after_change(self) -> None:
         """Look for units whose Blender is gone, once all workers are here and whenever their Blenders change."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 #: What PyMySQL is told about TLS.
 _MYSQL_OPTIONS = ("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "ssl_cipher", "ssl_check_hostname")
+#: Of these, those that are files or folders.
+_MYSQL_FILES = ("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key")
 
 
 def check_database_url(url: str) -> None:
@@ -18,6 +21,9 @@ def check_database_url(url: str) -> None:
     unknown = [key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if key not in _MYSQL_OPTIONS]
     if unknown:
         raise ValueError(f"has an option that is not one of {', '.join(_MYSQL_OPTIONS)}")
+    for key, value in parse_qsl(parts.query):
+        if key in _MYSQL_FILES and not Path(value).exists():
+            raise ValueError(f"names a file for {key} that is not there: {value}")
 
 
 def check_amqp_url(url: str) -> None:
@@ -30,7 +36,7 @@ def check_redis_url(url: str) -> None:
     parts = _split(url, ("redis", "rediss"), "redis://:PASSWORD@HOST:6379/0")
     number = parts.path.strip("/")
     if number and not number.isdecimal():
-        raise ValueError("ends in something that is not the number of a Redis database: /0")
+        raise ValueError("ends in something that is not the number of a Redis database, like /0")
 
 
 def check_storage_url(url: str) -> None:
@@ -68,6 +74,8 @@ def _split(url: str, schemes: Collection[str], example: str) -> SplitResult:
         raise ValueError(
             f"has no valid host or port: in a password, / @ : # ? and % are written as %2F …; like {example}"
         ) from None
+    if parts.netloc.count("@") > 1:
+        raise ValueError(f"has an @ too many: in a password it is written as %40; like {example}")
     if not host:
         raise ValueError(f"names no host: like {example}")
     return parts

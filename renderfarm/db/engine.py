@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ _MYSQL_SESSION = (
 _PASSING = frozenset({1040, 1203, 1053, 1205, 1213, 1317, 1927, 2002, 2003, 2005, 2006, 2013, 4031})
 #: What says of a transaction even while it commits that nothing of it happened: lock wait timeout, deadlock.
 _UNDONE = frozenset({1205, 1213})
-#: It answers, but it does not let us: no access to it or to the database, no such database, a read-only copy.
-_REFUSED = frozenset({1044, 1045, 1049, 1130, 1142, 1290, 1698, 1836, 3159, 3118})
+#: It answers, but it does not let us: no access to it or to the database, no such database, a read-only copy, no TLS.
+_REFUSED = frozenset({2026, 1044, 1045, 1049, 1130, 1142, 1290, 1698, 1836, 3159, 3118})
 _NO_SUCH_DATABASE = 1049
 #: Disk full, error while writing, table full; the last is InnoDB's for a full disk.
 _FULL = frozenset({3, 1021, 1026, 1114})
@@ -114,7 +115,8 @@ def _mysql_engine(url: str, *, answer_timeout_s: int = _ANSWER_TIMEOUT_S, **opti
     connect_args = {
         "charset": "utf8mb4",
         "connect_timeout": _CONNECT_TIMEOUT_S,
-        "read_timeout": answer_timeout_s,
+        # For the handshake; once that is done, an answer may take longer.
+        "read_timeout": _CONNECT_TIMEOUT_S,
         "write_timeout": answer_timeout_s,
         "init_command": _MYSQL_SESSION,
     }
@@ -125,9 +127,14 @@ def _mysql_engine(url: str, *, answer_timeout_s: int = _ANSWER_TIMEOUT_S, **opti
         pool_reset_on_return=None,
         **options,
     )
+    event.listen(engine, "connect", partial(_be_patient, answer_timeout_s))
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", _check_idle)
     return engine
+
+
+def _be_patient(answer_timeout_s: int, connection: Any, _record: Any) -> None:
+    connection._read_timeout = answer_timeout_s  # it has one limit for the handshake and all else
 
 
 def _note_use(_connection: Any, record: Any) -> None:

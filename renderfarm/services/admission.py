@@ -85,6 +85,30 @@ def admit_queued(farm: Farm, epoch: int) -> int:
     return admitted
 
 
+def admit_unsent(farm: Farm, epoch: int) -> int:
+    """Admit straight from the outbox what the queue does not take for now; return how many messages that were.
+
+    The queue levels the load and keeps dead letters; nobody has to wait for it. What it has taken after all comes a
+    second time, which is no harm.
+
+    Raises:
+        Deposed: another scheduler has taken over.
+    """
+    available = available_blenders(farm)
+    if not available:
+        return 0
+    with farm.database.read() as tx:
+        messages = [message for message in tx.outbox.unsent(_BATCH) if message.topic in _TOPICS]
+    left = [Delivery(tag=message.id, topic=message.topic, key=message.key) for message in messages]
+    while left:
+        done = _admit_some(farm, epoch, left, available)
+        with farm.database.write() as tx:
+            tx.leader.hold(epoch, farm.clock())
+            tx.outbox.remove([delivery.tag for delivery in left[:done]])
+        left = left[done:]
+    return len(messages)
+
+
 def _admit_taken(farm: Farm, epoch: int, deliveries: Sequence[Delivery], available: tuple[str, ...]) -> None:
     """Admit deliveries in as few transactions as can be, each acknowledged after its own."""
     left = list(deliveries)

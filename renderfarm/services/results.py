@@ -154,6 +154,15 @@ def commit_inspection(farm: Farm, lease: Lease, facts: SceneFacts, report: Attem
         move_asset(tx, asset, replace(asset, state=AssetState.READY, facts=facts), cause)
 
 
+def finish(farm: Farm, lease: Lease) -> None:
+    """End a unit of which every frame was committed before. Raises LeaseLost."""
+    cause = Cause(reason="all its frames were there", actor=f"worker:{lease.worker_id}", at=farm.clock())
+    with farm.database.write() as tx:
+        steps = Steps(tx, [lease.task_id]).lock([lease.unit_id])
+        _succeed(steps, _fenced(steps.unit(lease.unit_id), lease), NO_REPORT, cause)
+        steps.write()
+
+
 def _succeed(steps: Steps, unit: Unit, report: AttemptReport, cause: Cause) -> None:
     """End a unit whose last frame, or inspection, is there."""
     steps.step_unit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 import time
@@ -140,7 +141,10 @@ def test_a_connection_that_is_cut_undoes_its_transaction_and_no_more(database: S
         tx.projects.add(_project("next"))
 
 
-def test_a_connection_that_was_cut_while_nobody_used_it_is_noticed_before_use(database: SqlDatabase) -> None:
+def test_a_connection_that_was_cut_while_nobody_used_it_is_noticed_before_use(
+    database: SqlDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("renderfarm.db.engine._PING_AFTER_S", 0.0)
     with database.read() as tx:
         tx.projects.get("x")
     with database.write() as tx:
@@ -194,6 +198,15 @@ def test_no_server_is_told_in_one_line_without_the_password() -> None:
         pass
     assert "s3cr" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_says_nothing_is_given_up_soon() -> None:
+    began_s = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mysql://root@127.0.0.1:{silent.getsockname()[1]}/farm"
+        with closing(SqlDatabase(mysql_engine(url))) as database, pytest.raises(FarmUnavailable):
+            database.check()
+    assert time.monotonic() - began_s < 30.0, "the time for an answer, not for the handshake"
 
 
 def test_a_wrong_password_is_told_without_it(url: str) -> None:

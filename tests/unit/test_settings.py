@@ -19,7 +19,7 @@ from renderfarm.errors import InvalidInput
 from renderfarm.settings import Settings, without_services
 
 GOOD = {
-    "database_url": ["mysql://u:p%40@h/farm", "mariadb://u@[::1]:3307/farm?ssl_ca=/etc/ca.pem"],
+    "database_url": ["mysql://u:p%40@h/farm", f"mariadb://u@[::1]:3307/farm?ssl_ca={__file__}"],
     "amqp_url": ["amqp://u:p@h", "amqps://u:p@h:5671/vhost"],
     "redis_url": ["redis://:p@h:6379/0", "rediss://h"],
     "storage_url": ["s3://key:s@h:9000/bucket/prefix", "s3://bucket", "http://u:p@h:5000/farm", "https://h/"],
@@ -32,6 +32,11 @@ BAD = [
     ("database_url", "mysql://u:hunter2@/farm", "names no host"),
     ("database_url", "mysql://u:hun/ter2@h/farm", "no valid host or port: in a password,"),
     ("database_url", "mysql://u:hunter2@h:port/farm", "no valid host or port"),
+    ("database_url", "mysql://u:hun@ter2@h/farm", "an @ too many: in a password it is written as %40"),
+    ("amqp_url", "amqp://u:hun@ter2@h/", "an @ too many"),
+    ("redis_url", "redis://:hun@ter2@h/0", "an @ too many"),
+    ("storage_url", "s3://key:hun@ter2@h/bucket", "an @ too many"),
+    ("database_url", "mysql://u:hunter2@h/farm?ssl_ca=/nope.pem", "a file for ssl_ca that is not there: /nope.pem"),
     ("database_url", "mysql://u:hunter2@h/farm?sslca=hunter2", "an option that is not one of ssl_ca,"),
     ("amqp_url", "http://u:hunter2@h", "must begin with one of amqp://, amqps://"),
     ("redis_url", "redis://:hunter2@h/hunter2", "not the number of a Redis database"),

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,19 @@ def test_a_start_on_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pyt
             )
         )
     assert told.value.failure.kind is FailureKind.STORAGE
+
+
+def test_a_unit_whose_frames_are_all_there_ends_at_once(bench: Bench) -> None:
+    # As a repair may leave it. T: running > succeeded, and nothing is rendered
+    task, lease = bench.task()
+    bench.story.commit(lease)
+    unit, done = bench.unit(task), bench.story.task(task.id)
+    with bench.farm.database.write() as tx:
+        tx.units.update(unit, replace(unit, state=UnitState.RUNNING))
+        tx.tasks.update(done, replace(done, state=TaskState.RUNNING, units_open=1))
+    assert asyncio.run(execute(bench.worker, lease)).failure is None
+    assert (bench.unit(task).state, bench.story.task(task.id).state) == (UnitState.SUCCEEDED, TaskState.COMPLETED)
+    assert not FakeSession.all
 
 
 # --- several units at once -----------------------------------------------------------------------------------------

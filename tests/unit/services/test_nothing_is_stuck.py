@@ -191,3 +191,24 @@ def test_steering_a_large_task_takes_few_statements(story: Story) -> None:
     assert len(statements) < 50
     assert len([entry for entry in story.log(task.id) if entry.new == "cancelled"]) > 500
     assert story.task(task.id).units_open == 3000
+
+
+def test_a_queue_that_is_away_keeps_nobody_waiting(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    # T: queued, in the outbox --> the queue is away --> admitted from the outbox --> the queue is back: nothing twice
+    story.lead()
+    story.worker()
+    task = story.submit()
+
+    def refuse(_messages: object) -> None:
+        raise FarmUnavailable("no broker")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(story.farm.queue, "publish", refuse)
+        with pytest.raises(FarmUnavailable):
+            admission.relay_outbox(story.farm, story.epoch)
+        assert admission.admit_unsent(story.farm, story.epoch) == 1
+    assert len(story.units(task.id)) == 3
+    assert admission.admit_unsent(story.farm, story.epoch) == 0
+    story.farm.queue.publish([("task", task.id)])  # it had taken the message after all
+    story.admit()
+    assert len(story.units(task.id)) == 3
