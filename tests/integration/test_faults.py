@@ -86,8 +86,7 @@ def test_a_worker_that_wakes_up_late_is_told_to_throw_its_result_away(
         sleeper.resume()
     farm.until(lambda: not list((farm.data / "work").glob("*/*-*")), "the late attempt's files to go")
     farm.assert_every_frame_once(task_id, SLOW_NAMES[:2])
-    # What it has put into the store before it was refused is nobody's, or the same picture as the other worker's.
-    farm.client.check_farm(repair=True, object_grace_s=0.001)
+    # What it has put into the store before it was refused is the same picture as the other worker's, or is swept later.
     assert farm.client.check_farm()["findings"] == []
 
 
@@ -106,7 +105,7 @@ def test_the_scheduler_is_killed_mid_task(farm: FarmProcess, scenes: dict[str, P
 
 def test_blender_hangs(farm: FarmProcess, scenes: dict[str, Path]) -> None:
     # T: running > ready (timeout) > running > succeeded
-    task_id = farm.submit(scenes["slow"], frames="1", no_progress_timeout_s=3.0)
+    task_id = farm.submit(scenes["slow"], frames="1", no_progress_timeout_s=12.0)
     _rendering(farm, task_id)
     [blender] = _blenders_of(farm, task_id)
     blender.send_signal(signal.SIGSTOP)
