@@ -36,7 +36,7 @@ def test_five_hundred_units_and_fifty_faults(tmp_path: Path) -> None:
             farm.until(lambda task_id=task_id: _all_published(farm, task_id), "the last frames' appearance", 90)  # type: ignore[misc]
             farm.assert_every_frame_once(task_id, names)
             _assert_every_retry_is_explained(farm, task_id)
-        # What attempts that were fenced off have left in the store is swept when it is old enough; nothing else is amiss.
+        # What attempts that were fenced off have left in the store is swept once it is old; nothing else is amiss.
         assert farm.client.check_farm()["findings"] == []
         print(f"seed {SEED}: {dict(driver.done)}")
 
