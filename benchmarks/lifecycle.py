@@ -27,7 +27,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.services import AMQP, MYSQL, REDIS, bench_database, local_ray, mysql
+from benchmarks.services import bench_database, local_ray, mysql, nothing_left_behind, service_parser
 from renderfarm.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -240,7 +240,7 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             redis_url=options.redis,
             workers=options.workers,
         )
-        with local_ray(options.workers):
+        with nothing_left_behind(options.amqp, options.redis, settings.name), local_ray(options.workers):
             from benchmarks.noop_farm import noop_farm
 
             with noop_farm(settings) as (farm, asset_id):
@@ -297,11 +297,7 @@ def _show(console: Console, result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--mysql", default=MYSQL)
-    parser.add_argument("--amqp", default=AMQP)
-    parser.add_argument("--redis", default=REDIS)
+    parser = service_parser(__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--tasks", type=int, default=200, help="in a round")
     parser.add_argument("--frames", type=int, default=100, help="units of each task")

@@ -22,7 +22,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.services import AMQP, MYSQL, REDIS, bench_database, local_ray, mysql
+from benchmarks.services import bench_database, local_ray, mysql, nothing_left_behind, service_parser
 from renderfarm.settings import Settings
 
 _FRAMES = 1000
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             redis_url=options.redis,
             workers=2,
         )
-        with local_ray(2):
+        with nothing_left_behind(options.amqp, options.redis, settings.name), local_ray(2):
             from actors.handles import RayCompute
             from benchmarks.noop_farm import add_asset
             from renderfarm.services import placement
@@ -175,12 +175,8 @@ def _show(console: Console, result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser = service_parser(__doc__.splitlines()[0])
     parser.add_argument("--units", type=int, default=1_000_000)
-    parser.add_argument("--mysql", default=MYSQL)
-    parser.add_argument("--amqp", default=AMQP)
-    parser.add_argument("--redis", default=REDIS)
     options = parser.parse_args()
     console = Console()
     result = _run(options, console)

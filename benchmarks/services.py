@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import pika
 import pymysql
+from redis import Redis
 
 from renderfarm.settings import prepare_ray_environment
 
 MYSQL = "mysql://root@127.0.0.1:3306/"
 AMQP = "amqp://guest:guest@127.0.0.1:5672/"
 REDIS = "redis://127.0.0.1:6379/"
+
+
+def service_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser for what every benchmark on services is told."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--mysql", default=MYSQL)
+    parser.add_argument("--amqp", default=AMQP)
+    parser.add_argument("--redis", default=REDIS)
+    return parser
+
+
+@contextmanager
+def nothing_left_behind(amqp_url: str, redis_url: str, name: str) -> Iterator[None]:
+    """Remove in the end what a farm of that name has left in RabbitMQ and Redis."""
+    try:
+        yield
+    finally:
+        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(amqp_url))) as connection:
+            for queue in (f"{name}.messages", f"{name}.dead"):
+                connection.channel().queue_delete(queue)
+        with Redis.from_url(redis_url) as redis:
+            for key in redis.scan_iter(f"{name}:*", count=1000):
+                redis.delete(key)
 
 
 @contextmanager
