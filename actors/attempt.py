@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from actors import assembling
 from actors.blender_session import FrameDone, Progress, SessionCancelled, SessionFailed
+from actors.looking import Looking
 from actors.session_watch import system_failure
-from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
-from renderfarm.domain.models import Asset, Unit, UnitKind
+from renderfarm.domain.models import Asset, Task, Unit, UnitKind
 from renderfarm.domain.unit_spec import unit_spec
-from renderfarm.errors import FarmUnavailable, LeaseLost, NotFound, StorageFull
+from renderfarm.errors import BadPicture, FarmUnavailable, InvalidSettings, LeaseLost, NotFound, StorageFull
 from renderfarm.ports import Farm
-from renderfarm.services import results
+from renderfarm.services import dependencies, movies, results, verification
 from renderfarm.services.results import Assignment, FrameCommit
 from renderfarm.services.unit_script import generate_script
 
@@ -44,7 +47,10 @@ class AttemptRun:
         self._frames_left = 0
         self.frames_rendered = 0
         self.render_seconds = 0.0
-        self._peak_memory_bytes = 0
+        self.peak_memory_bytes = 0
+        self._devices: dict[str, None] = {}
+        """What its frames were rendered on, in the order in which that was seen."""
+        self._looking: Looking | None = None
         self._working: asyncio.Task[None] | None = None
         self._stopped = False
         self._ending = False
@@ -93,8 +99,9 @@ class AttemptRun:
             await working
         except SessionFailed as error:
             return error.failure
-        except (StorageFull, FarmUnavailable, NotFound) as error:
-            return Failure(kind=FailureKind.STORAGE, message=str(error))
+        except (StorageFull, FarmUnavailable, NotFound, BadPicture, InvalidSettings) as error:
+            kind = FailureKind.SCRIPT_ERROR if isinstance(error, InvalidSettings) else FailureKind.STORAGE
+            return Failure(kind=kind, message=str(error))
         except (LeaseLost, SessionCancelled):
             raise
         except asyncio.CancelledError:
@@ -115,15 +122,25 @@ class AttemptRun:
         assignment = await self._worker.begins.ask(self.lease)
         if assignment is None:
             raise LeaseLost(f"unit {self.lease.unit_id} has moved on before it began")
-        if assignment.unit.kind is UnitKind.INSPECT:
-            facts = await self._inspect(assignment)
-            await self._worker.insist(results.commit_inspection, self.lease, facts, await self._full_report())
-            return
+        self._looking = Looking(self._worker.farm.settings, assignment)
+        work = {
+            UnitKind.INSPECT: self._inspect,
+            UnitKind.VERIFY: self._verify,
+            UnitKind.ENCODE: self._encode,
+        }.get(assignment.unit.kind, self._make_frames)
+        await work(assignment)
+
+    async def _make_frames(self, assignment: Assignment) -> None:
+        """Render what is left of the unit's frames, or merge its frame."""
         if not assignment.frames:
             await self._worker.insist(results.finish, self.lease)
             return
+        self._frames_left = len(assignment.frames)
         try:
-            await self._render(assignment)
+            if assignment.unit.kind is UnitKind.MERGE:
+                await self._merge(assignment)
+            else:
+                await self._render(assignment, partial(self._take_frame, assignment.unit))
             await asyncio.gather(*self._commits)
         except SessionFailed:
             await asyncio.gather(*self._commits)  # what was rendered before is done
@@ -135,35 +152,86 @@ class AttemptRun:
                 raise
             raise error from None
 
-    async def _inspect(self, assignment: Assignment) -> SceneFacts:
+    async def _inspect(self, assignment: Assignment) -> None:
         timeout_s = self._worker.farm.settings.open_timeout_s
         scene_path = await self._prepare(assignment.asset)
         async with self._worker.turn(self):
             session = await self._worker.session(assignment.unit.blender, self.log_path)
             facts = await session.inspect(scene_path, log_path=self.log_path, open_timeout_s=timeout_s)
-            self._peak_memory_bytes = session.peak_memory_bytes
-        return facts
+            self.peak_memory_bytes = session.peak_memory_bytes
+        await self._worker.insist(results.commit_inspection, self.lease, facts, await self._full_report())
 
-    async def _render(self, assignment: Assignment) -> None:
-        if assignment.task is None:
-            raise LookupError(f"render unit {assignment.unit.id} has no task")
-        asked, settings = assignment.task.settings, self._worker.farm.settings
-        self._frames_left = len(assignment.frames)
+    async def _verify(self, assignment: Assignment) -> None:
+        """Render a warm frame once more, cold, and compare."""
+        unit, worker = assignment.unit, self._worker
+        compared = await worker.insist(verification.reference, unit)
+        difference = None
+        if compared:
+            await self._render(assignment, self._note_devices)
+            difference = await worker.insist(verification.compare, unit, compared, self._output_dir, self._folder)
+        report = await self._full_report()
+        await worker.insist(verification.commit_verification, self.lease, compared, difference, report)
+
+    async def _encode(self, assignment: Assignment) -> None:
+        """Make a movie of frames that are there."""
+        worker, unit, task = self._worker, assignment.unit, _present(assignment.task, assignment.unit)
+        await self._prepare(assignment.asset)
+        frames = await worker.insist(movies.frames_of, unit)
+        async with worker.turn(self):
+            stopped = threading.Event()
+            try:
+                path = await worker.blocking(assembling.encode, task, assignment.asset, frames, self._folder, stopped)
+            finally:
+                stopped.set()  # a thread cannot be cancelled: it ends before its next frame
+        [file] = await worker.insist(worker.store, [path], path.parent)
+        report = await self._full_report()
+        movie = await worker.insist(movies.commit_movie, self.lease, frames, file, report)
+        if movie is not None:
+            self._publishing.append(worker.publishing.submit([movie]))
+
+    async def _merge(self, assignment: Assignment) -> None:
+        """Put a frame's parts together, and let Blender make of them what it would have made of the whole frame."""
+        worker, unit, task = self._worker, assignment.unit, _present(assignment.task, assignment.unit)
+        scene_path = await self._prepare(assignment.asset)
+        parts = await worker.insist(dependencies.parts_of, unit)
+        warm = any(part.output.warm for part in parts)
+        async with worker.turn(self):
+            merged = await worker.insist(assembling.merge, task, assignment.asset, parts, self._folder)
+            session = await worker.session(unit.blender, self.log_path)
+            done = await session.merge(
+                frame=unit.frames[0], merged_path=merged, **self._request(assignment, task, scene_path)
+            )
+        await self._take_frame(unit, replace(done, warm=warm))
+
+    async def _note_devices(self, done: FrameDone) -> None:
+        self._devices.update(dict.fromkeys(done.devices))
+
+    async def _render(self, assignment: Assignment, on_frame: Callable[[FrameDone], Awaitable[None]]) -> None:
+        task = _present(assignment.task, assignment.unit)
         scene_path = await self._prepare(assignment.asset)
         async with self._worker.turn(self):
             session = await self._worker.session(assignment.unit.blender, self.log_path)
             await session.render(
-                script=generate_script(unit_spec(assignment.task, assignment.unit, assignment.asset)),
-                scene_path=scene_path,
-                output_dir=self._output_dir,
                 frames=assignment.frames,
-                log_path=self.log_path,
-                open_timeout_s=settings.open_timeout_s,
-                frame_timeout_s=asked.frame_timeout_s or settings.frame_timeout_s,
-                no_progress_timeout_s=asked.no_progress_timeout_s or settings.no_progress_timeout_s,
-                on_progress=self._note_progress,
-                on_frame=partial(self._take_frame, assignment.unit),
+                fresh=assignment.unit.kind is UnitKind.VERIFY,
+                memory_max_bytes=self._worker.memory_bytes,
+                on_frame=on_frame,
+                **self._request(assignment, task, scene_path),
             )
+
+    def _request(self, assignment: Assignment, task: Task, scene_path: Path) -> dict[str, Any]:
+        """Return what rendering and merging have in common."""
+        asked, settings = task.settings, self._worker.farm.settings
+        return {
+            "script": generate_script(unit_spec(task, assignment.unit, assignment.asset)),
+            "scene_path": scene_path,
+            "output_dir": self._output_dir,
+            "log_path": self.log_path,
+            "open_timeout_s": settings.open_timeout_s,
+            "frame_timeout_s": asked.frame_timeout_s or settings.frame_timeout_s,
+            "no_progress_timeout_s": asked.no_progress_timeout_s or settings.no_progress_timeout_s,
+            "on_progress": self._note_progress,
+        }
 
     async def _prepare(self, asset: Asset) -> Path:
         """Make the attempt's folder and fetch the scene, while another attempt may render; return the scene's path."""
@@ -175,12 +243,14 @@ class AttemptRun:
 
     def _note_progress(self, progress: Progress) -> None:
         self._progress = progress
-        self._peak_memory_bytes = max(self._peak_memory_bytes, progress.memory_bytes)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, progress.memory_bytes)
 
     async def _take_frame(self, unit: Unit, done: FrameDone) -> None:
         """Commit a frame while the next one renders."""
-        self.frames_rendered += 1
-        self.render_seconds += done.render_seconds
+        await self._note_devices(done)
+        if unit.kind is UnitKind.RENDER and unit.part is None:  # the rest tells nothing of how long frames take
+            self.frames_rendered += 1
+            self.render_seconds += done.render_seconds
         commit = asyncio.create_task(self._commit(unit, done))
         commit.add_done_callback(self._note_commit)
         self._commits.append(commit)
@@ -198,7 +268,7 @@ class AttemptRun:
             files, digest = await worker.insist(self._store_all, paths)
             self._frames_left, report = 0, self._report(digest)
         else:
-            files = await worker.insist(worker.store, paths, self._output_dir)
+            files = await worker.insist(self._store, paths)
             self._frames_left -= 1
             report = results.NO_REPORT if self._frames_left > 0 else await self._full_report()
         committed = await worker.commits.ask(
@@ -208,6 +278,8 @@ class AttemptRun:
                 frame=done.frame,
                 files=files,
                 render_seconds=done.render_seconds,
+                warm=done.warm,
+                devices=done.devices,
                 report=report,
             )
         )
@@ -228,7 +300,13 @@ class AttemptRun:
 
     def _store_all(self, farm: Farm, paths: Sequence[Path]) -> tuple[tuple[RenderedFile, ...], str | None]:
         """Store the last frame's files and Blender's output."""
-        return self._worker.store(farm, paths, self._output_dir), self._store_log()
+        return self._store(farm, paths), self._store_log()
+
+    def _store(self, farm: Farm, paths: Sequence[Path]) -> tuple[RenderedFile, ...]:
+        """Look at a frame's files, and store them."""
+        glances = self._looking.glances(paths, self._output_dir) if self._looking is not None else {}
+        files = self._worker.store(farm, paths, self._output_dir)
+        return tuple(replace(file, glance=glances.get(path)) for path, file in zip(paths, files, strict=True))
 
     async def _full_report(self) -> AttemptReport:
         """Store Blender's output, and return what goes with the attempt's last write."""
@@ -237,7 +315,9 @@ class AttemptRun:
 
     def _report(self, log_digest: str | None) -> AttemptReport:
         self._ending = True
-        return AttemptReport(log_digest=log_digest, peak_memory_bytes=self._peak_memory_bytes or None)
+        return AttemptReport(
+            log_digest=log_digest, peak_memory_bytes=self.peak_memory_bytes or None, devices=tuple(self._devices)
+        )
 
     def _store_log(self) -> str | None:
         try:
@@ -255,3 +335,9 @@ class AttemptRun:
             await self._worker.blocking(results.attach_log, self.lease.unit_id, self.lease.attempt, digest)
         except (StorageFull, FarmUnavailable) as error:
             log.warning("Blender's output of unit %s is lost: %s", self.lease.unit_id, error)
+
+
+def _present(task: Task | None, unit: Unit) -> Task:
+    if task is None:
+        raise LookupError(f"unit {unit.id} has no task")
+    return task

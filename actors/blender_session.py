@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from actors.blenders import Blender
+from actors.node_resources import oom_kills
 from actors.session_watch import Patience, crash_failure, log_size, system_failure
 from blender_runtime import protocol
 from blender_runtime.protocol import FrameDone, Opened, Progress
@@ -32,6 +33,9 @@ _EXIT_TIMEOUT_S = 5.0
 #: Facts of a scene with many missing files make long lines.
 _REPLY_BYTES_MAX = 64 * 2**20
 _FACTS = TypeAdapter(SceneFacts)
+#: Lets Cycles say at the end of each render on which devices it was (``blender_runtime.devices``): of all that glog
+#: would print, only what Cycles' sessions say. Up to Blender 4.5; later programs are told so by ``--log``.
+_DEVICE_REPORT = {"GLOG_v": "-1", "GLOG_vmodule": "session=2"}
 
 
 class SessionFailed(Exception):
@@ -66,6 +70,9 @@ class BlenderSession:
         self._peak_memory_bytes = 0
         self._blender_version = ""
         self._open_scene: Path | None = None
+        self._wants_restart = False
+        self._oom_kills = oom_kills()
+        """How many the kernel had counted when the request began."""
 
     @classmethod
     async def start(
@@ -143,12 +150,19 @@ class BlenderSession:
         open_timeout_s: float,
         frame_timeout_s: float,
         no_progress_timeout_s: float,
+        fresh: bool = False,
+        memory_max_bytes: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
         on_frame: Callable[[FrameDone], Awaitable[None]] | None = None,
     ) -> tuple[FrameDone, ...]:
         """Render frames by a unit's script into ``output_dir``, which is made if need be.
 
         Blender goes on with the next frame while ``on_frame`` is awaited. What a callback raises kills the session.
+
+        Args:
+            fresh: open the file anew, so that nothing is left of what was rendered before.
+            memory_max_bytes: resident memory above which the session gives up what it keeps, and at last wants to be
+                ended (``wants_restart``); 0: no limit.
 
         Raises:
             SessionFailed, SessionCancelled
@@ -159,6 +173,8 @@ class BlenderSession:
             output_dir=str(output_dir),
             frames=tuple(frames),
             log_path=str(log_path),
+            fresh=fresh,
+            memory_max_bytes=memory_max_bytes,
         )
         patience = _opening(log_path, open_timeout_s)
         done: list[FrameDone] = []
@@ -173,8 +189,54 @@ class BlenderSession:
             if isinstance(reply, (Opened, FrameDone)) and len(done) < len(frames):
                 patience.allow(f"frame {frames[len(done)]}", frame_timeout_s, no_progress_timeout_s)
 
-        await self._exchange(request, log_path, patience, take)
+        value = await self._exchange(request, log_path, patience, take)
+        self._wants_restart = bool(value.get("restart"))
         return tuple(done)
+
+    async def merge(
+        self,
+        *,
+        script: str,
+        scene_path: Path,
+        merged_path: Path,
+        output_dir: Path,
+        frame: int,
+        log_path: Path,
+        open_timeout_s: float,
+        frame_timeout_s: float,
+        no_progress_timeout_s: float,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> FrameDone:
+        """Write a frame's files into ``output_dir`` from the merged passes of its parts.
+
+        Args:
+            script: the unit's script for the whole frame.
+            merged_path: what ``renderfarm.media.merging`` has written.
+
+        Raises:
+            SessionFailed, SessionCancelled
+        """
+        request = protocol.Merge(
+            script=script,
+            scene_path=str(scene_path),
+            merged_path=str(merged_path),
+            output_dir=str(output_dir),
+            frame=frame,
+            log_path=str(log_path),
+        )
+        patience = _opening(log_path, open_timeout_s)
+        done: list[FrameDone] = []
+
+        async def take(reply: protocol.Reply) -> None:
+            if isinstance(reply, Progress) and on_progress is not None:
+                on_progress(reply)
+            if isinstance(reply, FrameDone):
+                done.append(reply)
+            if isinstance(reply, Opened):
+                patience.allow(f"merging frame {frame}", frame_timeout_s, no_progress_timeout_s)
+
+        await self._exchange(request, log_path, patience, take)
+        return done[0]
 
     async def _exchange(
         self,
@@ -184,7 +246,7 @@ class BlenderSession:
         take: Callable[[protocol.Reply], Awaitable[None]],
     ) -> dict[str, Any]:
         """Send a request, pass its replies on and return its result. Any other way out but an error reply kills."""
-        self._peak_memory_bytes = 0
+        self._peak_memory_bytes, self._oom_kills = 0, oom_kills()
         self._log_path, self._log_start = log_path, log_size(log_path)
         try:
             await self._send(request)
@@ -241,7 +303,7 @@ class BlenderSession:
         except TimeoutError:
             self._end()
             status = await self._process.wait()
-        return crash_failure(status, self._log_path, self._log_start)
+        return crash_failure(status, self._log_path, self._log_start, oom_kills=oom_kills() - self._oom_kills)
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -290,6 +352,11 @@ class BlenderSession:
         return self._open_scene
 
     @property
+    def wants_restart(self) -> bool:
+        """It holds more memory than it may, whatever it has given up."""
+        return self._wants_restart
+
+    @property
     def peak_memory_bytes(self) -> int:
         """Peak resident memory of the latest request; of a dead child, what its last progress told."""
         try:
@@ -333,5 +400,5 @@ def _environment(folder: Path) -> dict[str, str]:
     shutil.rmtree(temporary, ignore_errors=True)  # what a killed Blender has left
     for path in (user, temporary):
         path.mkdir(parents=True, exist_ok=True)
-    own = {"BLENDER_USER_RESOURCES": str(user)} | dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(temporary))
-    return child_environment(own)
+    folders = {"BLENDER_USER_RESOURCES": str(user)} | dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(temporary))
+    return child_environment(folders | _DEVICE_REPORT)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from renderfarm.domain.blender_versions import version_key
 from renderfarm.errors import FarmUnavailable
 
 _LOOK_TIMEOUT_S = 120.0
@@ -99,7 +100,9 @@ def _in_python(interpreter: Path, version: str) -> Blender:
 
 
 def _in_program(program: Path, version: str) -> Blender:
-    command = (str(program), "--background", "--factory-startup", "--python", _session_file(), "--")
+    # So that Cycles says at the end of each render on which devices it was (blender_runtime.devices).
+    report = ("--log", "cycles", "--log-level", "info") if version_key(version) >= (5,) else ()
+    command = (str(program), "--background", "--factory-startup", *report, "--python", _session_file(), "--")
     return Blender(version=version, argv_prefix=command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.handles import NAMESPACE, SCHEDULER, RayCompute, worker_actor_name
 from actors.messages import Outcome, Pulse, WorkerInfo
+from actors.node_resources import node_resources, threads_of
+from actors.places import NO_GPUS, WorkerPlace
 from actors.scheduler import Scheduler
 from actors.worker import Worker
 from renderfarm.domain.leases import Lease
@@ -50,8 +53,12 @@ class SchedulerActor:
 class WorkerActor:
     """A worker behind Ray."""
 
-    def __init__(self, settings: Settings, worker_id: str, address: str, threads: int) -> None:
-        self._worker = Worker(open_farm(settings, RayCompute()), worker_id, address, threads)
+    def __init__(self, settings: Settings, place: WorkerPlace) -> None:
+        if place.hides_gpus:
+            os.environ.update(NO_GPUS)  # its Blender has the environment of this process
+        threads = threads_of(place.cpus, place.node_cpus, node_resources().cores)
+        farm = open_farm(settings, RayCompute())
+        self._worker = Worker(farm, place.worker_id, place.address, threads, place.workers)
         settle_memory()
 
     async def describe(self) -> WorkerInfo:
@@ -94,22 +101,23 @@ def start_scheduler(settings: Settings) -> Any:
     )
 
 
-def start_worker(settings: Settings, worker_id: str, node_id: str, address: str, cpus: float) -> Any:
-    """Start a worker on a node, or find the one of that name that runs. It renders with a thread for each CPU."""
-    threads = max(1, int(cpus))
+def start_worker(settings: Settings, place: WorkerPlace) -> Any:
+    """Start a worker in its place, or find the one of that name that runs."""
     return (
         ray.remote(WorkerActor)
         .options(
-            name=worker_actor_name(worker_id),
+            name=worker_actor_name(place.worker_id),
             namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
-            num_cpus=cpus,
+            num_cpus=place.cpus,
+            # Ray shows it this GPU and no other, by the environment.
+            num_gpus=place.gpus,
             # A worker that dies takes its session along; the scheduler starts a new one and knows why.
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=64,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node_id, soft=False),
         )
-        .remote(settings, worker_id, address, threads)
+        .remote(settings, place)
     )

@@ -45,3 +45,5 @@ class Outcome:
     """Frames rendered."""
     render_seconds: float = 0.0
     """What they took."""
+    peak_memory_bytes: int = 0
+    """Peak resident memory of Blender; 0: nobody knows."""

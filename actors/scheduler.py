@@ -19,6 +19,7 @@ import ray
 from actors.supervisor import Supervisor, WorkerStarter, as_worker
 from actors.upkeep import Upkeep
 from renderfarm.domain.models import Worker
+from renderfarm.domain.needs import Needs
 from renderfarm.domain.paces import Paces
 from renderfarm.domain.states import WorkerState
 from renderfarm.errors import Deposed, FarmUnavailable, StorageFull
@@ -53,6 +54,7 @@ class Scheduler:
         self._last_tick = (time.monotonic(), farm.clock())
         self._steady_from = 0.0
         self._paces = Paces()
+        self._needs = Needs()
         self._backoff_ends_at: float | None = None
         self._backoff_is_stale = True
         self._trouble: str | None = None
@@ -135,8 +137,12 @@ class Scheduler:
         for outcome in outcomes:
             if outcome.lease.task_id is not None and outcome.asset_id is not None:
                 self._paces.note(outcome.lease.task_id, outcome.asset_id, outcome.frames, outcome.render_seconds)
+                self._needs.note(outcome.lease.task_id, outcome.peak_memory_bytes, supervisor.least_memory_bytes)
         for loss in losses:
             placement.lose_worker(farm, epoch, loss.member.worker_id, loss.reason)
+        for task_id, memory_bytes in self._needs.news.items():
+            placement.raise_needs(farm, epoch, task_id, memory_bytes)
+            self._needs.note_written(task_id)
         slots = supervisor.slots(now)
         in_service = frozenset(slot.worker_id for slot in slots)
         is_time = time.monotonic() - self._looked_around_s >= farm.settings.tick_s

@@ -17,8 +17,8 @@ _LOG_TAIL_BYTES = 64 * 2**10
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 _COMPLAINT = re.compile(r"error|exception|fatal|assert|abort|cannot|could not|fail|out of memory|returns null")
-# Written at the end of every render by bpy, and meaningless to people.
-_NOISE = re.compile(r"not freed memory blocks|writing: .*crash\.txt")
+# Written by bpy at the end of every render, and by Cycles wherever there is no GPU: meaningless to people.
+_NOISE = re.compile(r"not freed memory blocks|writing: .*crash\.txt|(cuew|hipew) initialization failed")
 
 
 class Patience:
@@ -80,11 +80,15 @@ def system_failure(what: str, error: OSError) -> Failure:
     return Failure(kind=kind, message=one_line(f"{what}: {error.strerror or error}"))
 
 
-def crash_failure(status: int, log_path: Path, log_start: int) -> Failure:
+def crash_failure(status: int, log_path: Path, log_start: int, *, oom_kills: int = 0) -> Failure:
     """Say why Blender ended, from its exit status and what its log says from byte ``log_start`` on.
 
-    The status is the exit code, or minus the number of the signal.
+    Args:
+        status: the exit code, or minus the number of the signal.
+        oom_kills: processes that the kernel has killed for want of memory meanwhile.
     """
+    if status == -signal.SIGKILL and oom_kills > 0:
+        return Failure(kind=FailureKind.OUT_OF_MEMORY, message="Blender was killed by the system for want of memory")
     complaint = _last_complaint(log_path, log_start)
     message = f"Blender {_how(status)}" + (f": {complaint}" if complaint else "")
     return Failure(kind=FailureKind(failure_kind(complaint, FailureKind.CRASH)), message=one_line(message))

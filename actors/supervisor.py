@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,12 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayError
 
 from actors.messages import Outcome, Pulse, WorkerInfo
+from actors.places import WorkerPlace, worker_places
 from actors.restarts import Restarts
 from renderfarm.domain.failures import RULES, SET_ASIDE_AFTER, SET_ASIDE_S, FailureKind
 from renderfarm.domain.leases import Lease
 from renderfarm.domain.models import Worker
+from renderfarm.domain.needs import share_bytes
 from renderfarm.domain.policy import Slot
 from renderfarm.domain.states import WorkerState
 from renderfarm.services.placement import Placed
@@ -36,21 +38,19 @@ _LISTEN_GAP_MAX_S = 5.0
 #: many has them in several calls, and still has work while the first answer is on its way.
 _LEASES_PER_CALL = 50
 
-WorkerStarter = Callable[[Settings, str, str, str, float], Any]
-"""(settings, worker id, node id, node address, CPUs) → actor handle."""
+WorkerStarter = Callable[[Settings, WorkerPlace], Any]
+"""Returns the actor's handle."""
 
 
 @dataclass(kw_only=True)
 class Member:
     """A worker as the supervisor knows it."""
 
-    worker_id: str
+    place: WorkerPlace
     handle: Any
     description: Any | None = None
     """The pending answer to ``describe``, until ``info`` is set."""
     info: WorkerInfo | None = None
-    gpus: int = 0
-    labels: dict[str, str] = field(default_factory=dict)
     leases: dict[Lease, float | None] = field(default_factory=dict)
     """What it was given and has not ended, with the seconds that each will take, if that is known."""
     calls: list[Any] = field(default_factory=list)
@@ -68,6 +68,15 @@ class Member:
     set_aside_until: float | None = None
     set_aside_reason: str | None = None
     last_seen_at: float = 0.0
+
+    @property
+    def worker_id(self) -> str:
+        return self.place.worker_id
+
+    @property
+    def memory_bytes(self) -> int:
+        """Its share of its node's memory; 0: nobody knows."""
+        return 0 if self.info is None else share_bytes(self.info.memory_bytes, self.place.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,33 +124,13 @@ class Supervisor:
 
     def ensure_workers(self, now: float) -> None:
         """Start the workers that should be there and are not; those that a former scheduler started are adopted."""
-        wanted = list(self._wanted())
-        self._wanted_ids = tuple(worker_id for worker_id, _, _ in wanted)
-        for worker_id, node, cpus in wanted:
-            if worker_id in self.members or not self._restarts.may_start(worker_id, self._monotonic()):
+        wanted = list(worker_places(ray.nodes(), self._settings.workers))
+        self._wanted_ids = tuple(place.worker_id for place in wanted)
+        for place in wanted:
+            if place.worker_id in self.members or not self._restarts.may_start(place.worker_id, self._monotonic()):
                 continue
-            address = node["NodeManagerAddress"]
-            self.members[worker_id] = Member(
-                worker_id=worker_id,
-                handle=self._start_worker(self._settings, worker_id, node["NodeID"], address, cpus),
-                gpus=int(node["Resources"].get("GPU", 0)),
-                labels=dict(node.get("Labels") or {}),
-                last_seen_at=now,
-            )
-
-    def _wanted(self) -> Iterator[tuple[str, dict[str, Any], float]]:
-        """Yield each worker that should run: its id, its node, its CPUs."""
-        taken: set[str] = set()
-        for node in sorted(ray.nodes(), key=lambda node: str(node["NodeID"])):
-            # A node without CPUs, a cluster's head for example, is to do no work.
-            if not node["Alive"] or not node["Resources"].get("CPU"):
-                continue
-            host = node["NodeManagerHostname"]
-            name = host if host not in taken else f"{host}-{node['NodeID'][:6]}"
-            taken.add(host)
-            cpus = _cpu_share(node["Resources"]["CPU"], self._settings.workers)
-            for slot in range(self._settings.workers):
-                yield f"{name}-{slot}", node, cpus
+            handle = self._start_worker(self._settings, place)
+            self.members[place.worker_id] = Member(place=place, handle=handle, last_seen_at=now)
 
     # --- hearing from them -----------------------------------------------------------------------------------
 
@@ -240,7 +229,7 @@ class Supervisor:
         if failure is None:
             member.consecutive_failures = 0
             return
-        if not RULES[failure].blames_worker:
+        if not (RULES[failure].blames_worker and RULES[failure].is_recorded):
             return
         member.consecutive_failures += 1
         others = [other for other in self.members.values() if other is not member and other.info is not None]
@@ -264,6 +253,11 @@ class Supervisor:
             if member.info is not None and member.set_aside_until is None:
                 slots.append(_slot(member, member.info))
         return slots
+
+    @property
+    def least_memory_bytes(self) -> int:
+        """The memory of the worker in service that has the least."""
+        return min((member.memory_bytes for member in self.members.values() if member.info is not None), default=0)
 
     def nodes(self) -> dict[str, str]:
         """Return the node of each worker."""
@@ -309,8 +303,8 @@ def as_worker(member: Member) -> Worker | None:
         blender_versions=info.blender_versions,
         threads=info.threads,
         memory_bytes=info.memory_bytes,
-        gpus=member.gpus,
-        labels=member.labels,
+        gpus=member.place.gpus,
+        labels=dict(member.place.labels),
         open_scene=member.open_scene,
         unit_id=next((lease.unit_id for lease in member.leases), None),
         consecutive_failures=member.consecutive_failures,
@@ -327,8 +321,9 @@ def _slot(member: Member, info: WorkerInfo) -> Slot:
         worker_id=member.worker_id,
         free=member.heard and not member.leases and not member.calls,
         blenders=frozenset(info.blender_versions),
-        gpus=member.gpus,
+        gpus=member.place.gpus,
         open_scene=member.open_scene,
+        memory_bytes=member.memory_bytes,
         units=len(member.leases),
         backlog_s=sum(estimate_s or 0.0 for estimate_s in member.leases.values()) if is_known else math.inf,
     )
@@ -336,14 +331,6 @@ def _slot(member: Member, info: WorkerInfo) -> Slot:
 
 def _in_service(member: Member | None) -> bool:
     return member is not None and member.info is not None
-
-
-def _cpu_share(cpus: float, workers: int) -> float:
-    """Return the CPUs of each worker: whole ones, or a part of one so that all workers find room.
-
-    Ray counts in ten-thousandths; rounded down, the parts do not make more than the whole.
-    """
-    return float(cpus // workers) if cpus >= workers else int(cpus / workers * 10_000) / 10_000
 
 
 def _is_done(reference: Any) -> bool:

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 import stamina
 
 from actors.attempt import AttemptRun
@@ -23,6 +22,7 @@ from actors.blender_session import BlenderSession, SessionFailed
 from actors.blenders import Blender, find_blenders
 from actors.leftovers import remember_session, sweep_leftovers
 from actors.messages import Outcome, Pulse, WorkerInfo
+from actors.node_resources import node_resources
 from actors.scene_cache import SceneCache
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease, RenderedFile
@@ -45,15 +45,20 @@ _RETRY_FIRST_S = 0.1
 _RETRY_MAX_S = 2.0
 #: Units are given ahead when they are known to be short; behind one that is not, they do not wait.
 _HAND_BACK_AFTER_S = 3.0
+#: Of the node's memory, for all sessions; the rest is for the farm itself and for what a frame needs for a moment.
+_SESSION_SHARE = 0.8
 
 
 class Worker:
     """Runs in one event loop; whatever blocks goes to a thread, so that a ping is always answered."""
 
-    def __init__(self, farm: Farm, worker_id: str, address: str, threads: int) -> None:
+    def __init__(self, farm: Farm, worker_id: str, address: str, threads: int, workers: int = 1) -> None:
         self.farm = farm
         self.worker_id = worker_id
         self.threads = threads
+        self._node = node_resources()
+        self.memory_bytes = int(_SESSION_SHARE * self._node.memory_bytes / workers)
+        """What its session may hold before it gives up what it keeps."""
         self.folder = farm.settings.data / "work" / worker_id
         self.cache = SceneCache(farm.settings.data / "cache", farm.objects, farm.settings.cache_max_bytes)
         self._address = address
@@ -83,7 +88,7 @@ class Worker:
             pid=os.getpid(),
             blender_versions=tuple(blender.version for blender in self._blenders),
             threads=self.threads,
-            memory_bytes=psutil.virtual_memory().total,
+            memory_bytes=self._node.memory_bytes,
             started_at=self.farm.clock(),
         )
 
@@ -122,6 +127,7 @@ class Worker:
             asset_id=run.asset_id,
             frames=run.frames_rendered,
             render_seconds=run.render_seconds,
+            peak_memory_bytes=run.peak_memory_bytes,
         )
 
     @asynccontextmanager
@@ -132,6 +138,10 @@ class Worker:
             run.has_begun = True
             try:
                 yield
+            except SessionFailed as error:
+                if error.failure.kind is FailureKind.DEVICE:
+                    self.kill_session()  # a GPU that has failed once is lost to the whole process
+                raise
             finally:
                 session = self._session
                 is_warm = session is not None and session.alive and session.open_scene is not None
@@ -276,8 +286,9 @@ class Worker:
             OSError: the node's disk does not take what a session needs.
         """
         blender = self._blender(version)
-        if self._session is not None and self._session.alive and self._session_blender == blender:
-            return self._session
+        present = self._session
+        if present is not None and present.alive and self._session_blender == blender and not present.wants_restart:
+            return present
         await self._close_session()
         session = await BlenderSession.start(
             blender,

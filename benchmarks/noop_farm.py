@@ -14,6 +14,7 @@ import ray
 from actors.blender_session import FrameDone
 from actors.factory import SchedulerActor, WorkerActor, settle_memory
 from actors.handles import NAMESPACE, SCHEDULER, RayCompute, worker_actor_name
+from actors.places import WorkerPlace
 from actors.scheduler import Scheduler
 from actors.worker import Worker
 from renderfarm.auth import LOCAL_OWNER
@@ -46,6 +47,7 @@ class NoOpSession:
     """As much of a Blender session as an attempt uses."""
 
     alive = True
+    wants_restart = False
     peak_memory_bytes = 1
 
     def __init__(self) -> None:
@@ -63,7 +65,8 @@ class NoOpSession:
         self.open_scene = scene_path
         for frame in frames:
             # Its picture is no file, as nothing stores it.
-            await on_frame(FrameDone(frame=frame, files=(f"{output_dir}/{frame:04d}.png",), render_seconds=0.0))
+            files = (f"{output_dir}/{frame:04d}.png",)
+            await on_frame(FrameDone(frame=frame, files=files, render_seconds=0.0, warm=False))
 
     def kill(self) -> None: ...
 
@@ -88,9 +91,9 @@ class NoOpWorker(Worker):
 class NoOpWorkerActor(WorkerActor):
     """The real worker actor around it."""
 
-    def __init__(self, settings: Settings, worker_id: str, address: str, threads: int) -> None:
+    def __init__(self, settings: Settings, place: WorkerPlace) -> None:
         farm = replace(open_farm(settings, RayCompute()), objects=NoOpObjects())  # type: ignore[arg-type]
-        self._worker = NoOpWorker(farm, worker_id, address, threads)
+        self._worker = NoOpWorker(farm, place.worker_id, place.address, threads=1)
         settle_memory()
         # Its scene is no file.
         self._worker.cache.fetch = _fetch_nothing  # type: ignore[method-assign]
@@ -110,10 +113,10 @@ class NoOpSchedulerActor(SchedulerActor):
         self._scheduler.start()
 
 
-def _start_worker(settings: Settings, worker_id: str, _node_id: str, address: str, cpus: float) -> Any:
-    options = {"name": worker_actor_name(worker_id), "namespace": NAMESPACE, "lifetime": "detached"}
-    actor = ray.remote(NoOpWorkerActor).options(**options, get_if_exists=True, num_cpus=cpus, max_concurrency=64)
-    return actor.remote(settings, worker_id, address, 1)
+def _start_worker(settings: Settings, place: WorkerPlace) -> Any:
+    options = {"name": worker_actor_name(place.worker_id), "namespace": NAMESPACE, "lifetime": "detached"}
+    actor = ray.remote(NoOpWorkerActor).options(**options, get_if_exists=True, num_cpus=place.cpus, max_concurrency=64)
+    return actor.remote(settings, place)
 
 
 @contextmanager

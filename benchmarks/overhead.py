@@ -98,10 +98,11 @@ def run_plain(job: Job, folder: Path) -> PlainRun:
 
 
 @contextmanager
-def started_farm(folder: Path) -> Iterator[tuple[str, float]]:
-    """Start a farm of its own; give its URL and the seconds from start to ready."""
+def started_farm(folder: Path, **settings: str) -> Iterator[tuple[str, float]]:
+    """Start a farm of its own with these settings; give its URL and the seconds from start to ready."""
     command = [sys.executable, "-m", "serve_app", "--data", str(folder / "data"), "--port", "0", "--stop-on-eof"]
-    environment = os.environ | {"RENDERFARM_RUNTIME": str(folder / "run"), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {f"RENDERFARM_{name.upper()}": value for name, value in settings.items()}
+    environment |= {"RENDERFARM_RUNTIME": str(folder / "run"), "PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
     with (
         (folder / "farm.log").open("wb") as log,

@@ -10,10 +10,12 @@ from typing import Any
 import bpy
 
 from blender_runtime import inspect_scene, process, progress, render_unit
-from blender_runtime.protocol import FrameDone, Inspect, Opened, Ready, Render, Reply, Request
+from blender_runtime.devices import Witness
+from blender_runtime.protocol import FrameDone, Inspect, Merge, Opened, Ready, Render, Reply, Request
+from blender_runtime.thrift import Thrift
 
 #: What differs between units without touching the scene.
-_NOT_SETTINGS = frozenset({"frames", "unit_id", "task_id", "folder"})
+_NOT_SETTINGS = frozenset({"frames", "unit_id", "task_id", "folder", "persistent_data", "part"})
 
 
 class Handler:
@@ -28,6 +30,7 @@ class Handler:
         """The settings made in it; None: none, it is as on disk."""
         self._scene: bpy.types.Scene | None = None
         """The scene that the settings chose."""
+        self._thrift = Thrift()
 
     def ready(self) -> Ready:
         return Ready(blender_version=inspect_scene.blender_version(), pid=os.getpid())
@@ -38,32 +41,64 @@ class Handler:
 
     def answer(self, request_id: int, request: Request) -> dict[str, Any]:
         """Do what is asked and return the result's value. Raises whatever goes wrong."""
-        if isinstance(request, (Inspect, Render)):
+        if isinstance(request, (Inspect, Render, Merge)):
             process.send_output_to(request.log_path)
             process.reset_peak_memory()
         if isinstance(request, Inspect):
             self._open(request_id, request, None, render_unit.__dict__)
             return inspect_scene.inspect_open_file()
         if isinstance(request, Render):
-            self._render(request_id, request)
+            return self._render(request_id, request)
+        if isinstance(request, Merge):
+            self._merge(request_id, request)
         return {}
 
-    def _render(self, request_id: int, request: Render) -> None:
-        # The very script that people download; under this name its last lines do not run.
-        script: dict[str, Any] = {"__name__": "render_unit"}
-        exec(compile(request.script, "render_unit.py", "exec"), script)
+    def _render(self, request_id: int, request: Render) -> dict[str, Any]:
+        script = _run(request.script)
+        if request.fresh:
+            self.forget_file()
         self._open(request_id, request, script["UNIT"], script)
+        self._thrift.keep(self._scene, script["UNIT"].get("persistent_data"))
+        witness = Witness(request.log_path)
         with progress.reporting(self._scene, lambda reply: self._reply(request_id, reply)) as report:
             for frame in request.frames:
                 report.begin(frame)
                 report.tell("Starting")
+                witness.begin()
                 started = time.perf_counter()
                 files = script["render_frame"](self._scene, frame, request.output_dir)
                 took_s = time.perf_counter() - started
-                self._reply(request_id, FrameDone(frame=frame, files=tuple(files), render_seconds=took_s))
+                devices = witness.devices(self._scene)
+                if script["UNIT"].get("device") == "gpu":
+                    witness.check(self._scene, devices)
+                warm = self._thrift.count_frame(self._scene)
+                done = FrameDone(frame=frame, files=tuple(files), render_seconds=took_s, warm=warm, devices=devices)
+                self._reply(request_id, done)
+                if self._thrift.must_save(request.memory_max_bytes):
+                    self._thrift.drop_data(self._scene)
+        if not self._thrift.must_save(request.memory_max_bytes):
+            return {}
+        self.forget_file()
+        return {"restart": self._thrift.must_end()}
+
+    def _merge(self, request_id: int, request: Merge) -> None:
+        from blender_runtime import merge_unit  # brings numpy, which takes its time
+
+        script = _run(request.script)
+        self._open(request_id, request, script["UNIT"], script)
+        with progress.reporting(self._scene, lambda reply: self._reply(request_id, reply)) as report:
+            report.begin(request.frame)
+            report.tell("Merging")
+            started = time.perf_counter()
+            files = merge_unit.merge_frame(
+                script["render_frame"], self._scene, request.frame, request.merged_path, request.output_dir
+            )
+            took_s = time.perf_counter() - started
+        done = FrameDone(frame=request.frame, files=tuple(files), render_seconds=took_s, warm=False, devices=())
+        self._reply(request_id, done)
 
     def _open(
-        self, request_id: int, request: Inspect | Render, unit: dict[str, Any] | None, script: dict[str, Any]
+        self, request_id: int, request: Inspect | Render | Merge, unit: dict[str, Any] | None, script: dict[str, Any]
     ) -> None:
         """Have the file open with the unit's settings (None: as on disk) and with no others."""
         started = time.perf_counter()
@@ -73,10 +108,12 @@ class Handler:
             self.forget_file()
             script["open_scene"](request.scene_path)
             self._path = request.scene_path
+            self._thrift.opened(request.scene_path)
             self._fix_threads()
         if unit is not None and self._settings is None:
             self._scene = script["apply_settings"](unit)
             self._settings = settings
+            self._thrift.chosen(self._scene)
         took_s = time.perf_counter() - started
         self._reply(request_id, Opened(scene_path=request.scene_path, open_seconds=took_s, reused=is_open))
 
@@ -85,3 +122,10 @@ class Handler:
             for scene in bpy.data.scenes:
                 scene.render.threads_mode = "FIXED"
                 scene.render.threads = self._threads
+
+
+def _run(source: str) -> dict[str, Any]:
+    """Return the names of a unit's script: the very one that people download."""
+    script: dict[str, Any] = {"__name__": "render_unit"}  # under this name its last lines do not run
+    exec(compile(source, "render_unit.py", "exec"), script)
+    return script

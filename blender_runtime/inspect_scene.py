@@ -11,6 +11,7 @@ from typing import Any
 import bpy
 
 from blender_runtime.missing_files import missing_files
+from blender_runtime.obstacles import splitting_facts
 from blender_runtime.process import peak_memory_bytes
 
 
@@ -53,6 +54,9 @@ def _scene(scene: bpy.types.Scene) -> dict[str, Any]:
         "is_movie": render.is_movie_format,
         "output_path": render.filepath,
         "samples": _samples(scene),
+        **splitting_facts(scene),
+        "fps_base": render.fps_base,
+        "view_settings": _view_settings(scene),
     }
 
 
@@ -62,6 +66,23 @@ def _samples(scene: bpy.types.Scene) -> int | None:
     if scene.render.engine.startswith("BLENDER_EEVEE"):
         return int(scene.eevee.taa_render_samples)
     return None
+
+
+def _view_settings(scene: bpy.types.Scene) -> dict[str, Any]:
+    """Return what display pictures are written through. EXR files hold light as it is, seen as the scene is."""
+    image = scene.render.image_settings
+    is_own = image.color_management == "OVERRIDE" and not image.file_format.startswith("OPEN_EXR")
+    owner = image if is_own else scene
+    view = owner.view_settings
+    return {
+        "display": owner.display_settings.display_device,
+        "view": view.view_transform,
+        "look": view.look,
+        "exposure": view.exposure,
+        "gamma": view.gamma,
+        # White balance came with Blender 4.3.
+        "is_whole": not (view.use_curve_mapping or getattr(view, "use_white_balance", False)),
+    }
 
 
 def _needs_scripts() -> Iterator[bool]:

@@ -65,13 +65,27 @@ def send_output_to(path: str) -> None:
     os.close(log_fd)
 
 
+def memory_bytes() -> int:
+    """Return the resident memory, or its peak where the system does not tell."""
+    return _status_bytes("VmRSS:") or _life_peak_bytes()
+
+
 def peak_memory_bytes() -> int:
     """Return the peak resident memory since the last ``reset_peak_memory``, or of the whole life where that fails."""
+    return _status_bytes("VmHWM:") or _life_peak_bytes()
+
+
+def _status_bytes(name: str) -> int:
+    """Return a line of proc(5)'s ``/proc/self/status`` in bytes, 0 where there is none."""
     if sys.platform == "linux":
         with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
             for line in status:
-                if line.startswith("VmHWM:"):
+                if line.startswith(name):
                     return int(line.split()[1]) * 1024
+    return 0
+
+
+def _life_peak_bytes() -> int:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -45,6 +45,25 @@ class Render:
     frames: tuple[int, ...]
     log_path: str
     """File to which Blender's output goes from this request on."""
+    fresh: bool
+    """Open the file anew, so that nothing is left of what was rendered before."""
+    memory_max_bytes: int
+    """Resident memory above which the session gives up what it keeps; 0: no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Write a frame's files from the merged passes of its parts; ends with a ``FrameDone``."""
+
+    script: str
+    """The source of the script of the whole frame."""
+    scene_path: str
+    merged_path: str
+    """Multilayer EXR of the whole picture, as ``renderfarm.media.merging`` writes it."""
+    output_dir: str
+    frame: int
+    log_path: str
+    """File to which Blender's output goes from this request on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +113,10 @@ class FrameDone:
     files: tuple[str, ...]
     """Absolute paths below the request's output folder."""
     render_seconds: float
+    warm: bool
+    """Rendered with data that was kept from an earlier frame."""
+    devices: tuple[str, ...] = ()
+    """What it was really rendered on, such as ``OPTIX: NVIDIA H200``; none: nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +137,7 @@ class Error:
     traceback: str
 
 
-Request = Ping | Inspect | Render | Quit
+Request = Ping | Inspect | Render | Merge | Quit
 Reply = Ready | Opened | Progress | FrameDone | Result | Error
 Message = Request | Reply
 
@@ -187,6 +210,12 @@ def _value(where: str, hint: Any, value: Any) -> Any:
 # --- what Blender's words mean -------------------------------------------------------------------------------
 
 _OUT_OF_MEMORY = re.compile(r"out of (\w+ )*memory|[cm]alloc\w* returns null|bad_alloc|cannot allocate memory")
+#: What Cycles' devices complain of: contexts, kernels and launches, in the words of intern/cycles/device of 4.5.
+_DEVICE = re.compile(
+    r"found no cycles device|failed loading \w+ kernel"
+    r"|\b(cuda|hip|optix|oneapi|metal)\b.*\b(context|runtime|handle|kernel|queue|error|failed|not found)"
+    r"|\bin (cu|hip|optix)\w+ ?\("
+)
 _STORAGE = re.compile(
     r"no space left|(could not|couldn't|cannot) (write|save)|disk quota exceeded|read-only file system"
 )
@@ -196,6 +225,8 @@ def failure_kind(text: str, default: str) -> str:
     """Return the failure kind that an error text speaks of."""
     if _OUT_OF_MEMORY.search(text.lower()):
         return "out_of_memory"
+    if _DEVICE.search(text.lower()):
+        return "device"
     if _STORAGE.search(text.lower()):
         return "storage"
     return default

@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ _ENGINES = {
     "workbench": ("BLENDER_WORKBENCH",),
 }
 _PROBE_BYTES = 64 * 2**10
+#: What a tile is rendered larger by on each side when adaptive sampling looks at the pixels beside each pixel: as much
+#: as Cycles takes around its own tiles (overscan_ in intern/cycles/session/tile.cpp).
+_OVERSCAN_PX = 4
 _GPU_KINDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")
 
 
@@ -152,22 +157,29 @@ def _use_format(settings: bpy.types.ImageFormatSettings, file_format: str) -> No
 
 
 def _use_device(scene: bpy.types.Scene, device: str) -> None:
-    """Choose where Cycles renders. A file that asks for a GPU by itself may fall back to the CPU, as in Blender."""
+    """Choose where Cycles renders. A file that asks for a GPU by itself may fall back to the CPU, as in Blender.
+
+    Cycles renders on the CPU, and says nothing, when it does not find what the preferences name. What is forced as by
+    ``--cycles-device`` fails instead (intern/cycles/blender/device.cpp; tried with 4.5 and 5.2).
+    """
     wants_gpu = device == "gpu" or (device == "auto" and scene.cycles.device == "GPU")
-    has_gpu = wants_gpu and _enable_gpus()
-    if device == "gpu" and not has_gpu:
+    kind = _enable_gpus() if wants_gpu else None
+    if device == "gpu" and kind is None:
         raise UnitError("device", "a GPU was asked for, but Cycles finds none here")
     if device != "auto":
         scene.cycles.device = device.upper()
-    elif wants_gpu and not has_gpu:
+    elif wants_gpu and kind is None:
         print("renderfarm: the file asks for a GPU, there is none: Cycles renders on the CPU")
-    if not has_gpu:
+    if kind is None:
         # Denoising takes any GPU that is enabled, even for a render on the CPU.
         _cycles_preferences().compute_device_type = "NONE"
+    import _cycles  # type: ignore[import-not-found]  # Cycles' own
+
+    _cycles.set_device_override(kind or "CPU")
 
 
-def _enable_gpus() -> bool:
-    """Enable every device of the first kind that has any; tell whether one has."""
+def _enable_gpus() -> str | None:
+    """Enable every device of the first kind that has any; return that kind."""
     preferences = _cycles_preferences()
     offered = {entry[0] for entry in preferences.get_device_types(bpy.context)}
     for kind in _GPU_KINDS:
@@ -178,8 +190,8 @@ def _enable_gpus() -> bool:
             preferences.compute_device_type = kind
             for device in preferences.get_devices_for_type(kind):
                 device.use = device.type == kind
-            return True
-    return False
+            return kind
+    return None
 
 
 def _cycles_preferences() -> Any:
@@ -193,6 +205,7 @@ def render_frame(scene: bpy.types.Scene, frame: int, output_dir: str) -> list[st
     """Render one frame as ``blender -f`` does; return the paths of all files written, below ``output_dir``.
 
     Their names are Blender's own for the file's output path. They appear in ``output_dir`` when they are whole.
+    Where the unit is a part of a frame, that is one multilayer EXR of the part's passes.
 
     Raises:
         UnitError: ``storage`` when Blender wrote nothing, or an empty file.
@@ -201,7 +214,8 @@ def render_frame(scene: bpy.types.Scene, frame: int, output_dir: str) -> list[st
     target = Path(output_dir).absolute()
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".frame-", dir=target) as folder:
-        _render_into(scene, frame, folder)
+        with _only_part(scene, UNIT.get("part")):
+            _render_into(scene, frame, folder)
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         if not files:
             raise UnitError("storage", f"Blender wrote no file for frame {frame}")
@@ -294,6 +308,107 @@ def _check_room(folder: Path) -> None:
 def _move(source: Path, target: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     return str(source.replace(target))
+
+
+# --- a part of a frame ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _only_part(scene: bpy.types.Scene, part: dict[str, int] | None) -> Iterator[None]:
+    """Let the scene render a part of its picture only, into a multilayer EXR that holds all that merging needs.
+
+    What is done once for a picture (denoising, the compositor, the sequencer) is left to the merge.
+    """
+    changes = list(_part_changes(scene, part)) if part else []
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    try:
+        for owner, name, value in changes:
+            setattr(owner, name, value)
+        yield
+    finally:
+        # In the same order, as what a file's colours may be like depends on its format.
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def _part_changes(scene: bpy.types.Scene, part: dict[str, int]) -> Iterator[tuple[Any, str, Any]]:
+    """Give each change to the scene: owner, attribute, value."""
+    render, cycles = scene.render, scene.cycles
+    yield render, "use_compositing", False
+    yield render, "use_sequencer", False
+    yield render, "use_stamp", False
+    yield from _raw_file(render.image_settings)
+    if "total" in part:
+        yield cycles, "use_sample_subset", True
+        yield cycles, "sample_offset", part["first"]
+        yield cycles, "sample_subset_length", part["count"]
+    else:
+        yield from _border(render, part, _OVERSCAN_PX if cycles.use_adaptive_sampling else 0)
+    if cycles.use_denoising:
+        yield cycles, "use_denoising", False
+        yield from _several_cycles_tiles(scene, part)
+        for layer in scene.view_layers:
+            if layer.cycles.use_denoising:
+                yield layer.cycles, "denoising_store_passes", True
+                yield layer.cycles, "pass_debug_sample_count", True
+
+
+def _several_cycles_tiles(scene: bpy.types.Scene, tile: dict[str, int]) -> Iterator[tuple[Any, str, Any]]:
+    """Have Cycles itself render in several tiles.
+
+    Debug Sample Count is told as a share, of the samples asked for if there are several tiles; of the samples made if
+    there is one, which nobody can know from outside when adaptive sampling stops early
+    (PathTrace::get_num_render_tile_samples in intern/cycles/integrator/path_trace.cpp).
+    """
+    cycles = scene.cycles
+    if cycles.use_adaptive_sampling:
+        # Cycles makes tiles where a square of this size is smaller than the picture, and rounds it up to 128 pixels.
+        area_px = (tile["x1_px"] - tile["x0_px"]) * (tile["y1_px"] - tile["y0_px"])
+        side_px = math.isqrt(area_px - 1)
+        side_px -= side_px % 128 if side_px > 128 else 0
+        yield cycles, "tile_size", max(8, min(side_px, cycles.tile_size if cycles.use_auto_tile else side_px))
+        yield cycles, "use_auto_tile", True
+
+
+def _raw_file(settings: bpy.types.ImageFormatSettings) -> Iterator[tuple[Any, str, Any]]:
+    if hasattr(settings, "media_type"):
+        yield settings, "media_type", "MULTI_LAYER_IMAGE"
+    yield settings, "file_format", "OPEN_EXR_MULTILAYER"
+    yield settings, "color_mode", "RGBA"
+    yield settings, "color_depth", "32"
+    yield settings, "exr_codec", "ZIP"
+    yield settings, "color_management", "FOLLOW_SCENE"
+    if settings.color_management == "OVERRIDE":
+        yield from _own_colours(settings)
+    if hasattr(settings, "use_exr_interleave"):
+        yield settings, "use_exr_interleave", True
+
+
+def _own_colours(settings: bpy.types.ImageFormatSettings) -> Iterator[tuple[Any, str, Any]]:
+    """Give what Blender forgets while the colours follow the scene's."""
+    for name in ("linear_colorspace_settings", "display_settings", "view_settings"):
+        owner = getattr(settings, name)
+        for item in owner.bl_rna.properties:
+            if not item.is_readonly:
+                yield owner, item.identifier, getattr(owner, item.identifier)
+
+
+def _border(render: bpy.types.RenderSettings, tile: dict[str, int], margin_px: int) -> Iterator[tuple[Any, str, Any]]:
+    """Give the region of a tile, cut off at the picture's edges. Blender counts from the bottom, as tiles do."""
+    yield render, "use_border", True
+    yield render, "use_crop_to_border", True
+    for axis, size_px in zip("xy", picture_size_px(render), strict=True):
+        low_px = max(0, tile[f"{axis}0_px"] - margin_px)
+        high_px = min(size_px, tile[f"{axis}1_px"] + margin_px)
+        # Blender and Cycles multiply by the size and cut off the fraction; half a pixel more is far from both.
+        yield render, f"border_min_{axis}", (low_px + 0.5) / size_px
+        yield render, f"border_max_{axis}", min(1.0, (high_px + 0.5) / size_px)
+
+
+def picture_size_px(render: bpy.types.RenderSettings) -> tuple[int, int]:
+    """Return width and height of the whole picture, computed in whole numbers as Blender does."""
+    percent = render.resolution_percentage
+    return render.resolution_x * percent // 100, render.resolution_y * percent // 100
 
 
 # --- as a script of its own ----------------------------------------------------------------------------------

@@ -93,7 +93,8 @@ def serve(requests_fd: int, replies: Replies, handler: Handler) -> None:
 def _as_reply(error: Exception) -> Error:
     from blender_runtime import protocol
 
-    text = str(error).replace("Error: ", "")
+    # Blender says some things twice: once in the render, once at its end.
+    text = "\n".join(dict.fromkeys(str(error).replace("Error: ", "").splitlines()))
     kind = getattr(error, "kind", None)  # a UnitError of the script's own namespace
     if not isinstance(kind, str):
         text = text if isinstance(error, (RuntimeError, OSError)) and text else f"{type(error).__name__}: {text}"

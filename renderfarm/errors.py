@@ -15,6 +15,7 @@
     │   └── AssetNotReady       the asset is still being inspected
     ├── LeaseLost               the worker's attempt is no longer the unit's attempt
     ├── Deposed                 a scheduler with a higher epoch has taken over
+    ├── BadPicture              a picture file that is truncated, or not what it should be
     ├── InternalError           a mistake in the farm itself
     ├── StorageFull             no room left for the bytes
     └── FarmUnavailable         a service the farm needs does not answer
@@ -103,6 +104,12 @@ class Deposed(RenderfarmError):
     """A scheduler with a higher epoch has taken over."""
 
     code = "deposed"
+
+
+class BadPicture(RenderfarmError):
+    """A picture file is truncated, or not what it should be."""
+
+    code = "bad_picture"
 
 
 class InternalError(RenderfarmError):

@@ -31,11 +31,6 @@ _FILE_PATHS = ("data", "runtime")
 _log = logging.getLogger(__name__)
 
 
-def _default_workers() -> int:
-    """One worker for eight cores: Cycles uses many threads well, and each worker holds the scene in memory."""
-    return max(1, (os.cpu_count() or 1) // 8)
-
-
 class Settings(BaseSettings):
     """Every setting, each from the environment as ``RENDERFARM_<NAME>``, else from ``renderfarm.toml``.
 
@@ -78,8 +73,8 @@ class Settings(BaseSettings):
 
     Empty: the ``bpy`` of this Python, else ``blender`` on the PATH.
     """
-    workers: int = Field(default_factory=_default_workers, ge=1, le=256)
-    """Workers on each node."""
+    workers: int = Field(default=0, ge=0, le=256)
+    """Workers on each node; 0: one for each eight of its cores, at least one. A node with more GPUs has as many."""
 
     frame_timeout_s: float = Field(default=24 * 3600.0, gt=0)
     no_progress_timeout_s: float = Field(default=1800.0, gt=0)
@@ -100,6 +95,8 @@ class Settings(BaseSettings):
     upload_files_max: int = Field(default=50_000, gt=0)
     cache_max_bytes: int = Field(default=50 * 2**30, gt=0)
     """Unpacked scenes that a node keeps for its workers."""
+    thumbnails_max_bytes: int = Field(default=2**30, gt=0)
+    """Small pictures of outputs that somebody has asked for, and may ask for again."""
     disk_reserve_bytes: int = Field(default=256 * 2**20, ge=0)
     """Room that pictures and scenes leave on a disk, so that the database can still write down what happens."""
     object_store_memory_bytes: int = Field(default=128 * 2**20, ge=80 * 2**20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.types import Scope
@@ -17,7 +18,7 @@ from serve_app.dependencies import PrincipalOf, local_owner
 from serve_app.feed import Feed
 from serve_app.middleware import BodyLimit, Envelope, LoopbackOnly
 from serve_app.problems import install_problem_handlers
-from serve_app.routers import assets, check, dead_letters, events, health, nodes, outputs, tasks, units
+from serve_app.routers import assets, check, dead_letters, events, health, nodes, outputs, pictures, tasks, units
 from serve_app.status_reads import StatusReads
 from serve_app.uploads import FORM_OVERHEAD_BYTES_MAX
 
@@ -60,8 +61,9 @@ def create_app(
     app.state.feed = Feed(farm)
     app.state.readiness = Readiness(farm)
     app.state.status_reads = StatusReads()
+    app.state.makers = CapacityLimiter(pictures.MAKERS)
     # Routes are tried in their order: the status of a task is what is asked for most.
-    for module in (tasks, assets, units, outputs, events, nodes, check, dead_letters, health):
+    for module in (tasks, assets, units, outputs, pictures, events, nodes, check, dead_letters, health):
         app.include_router(module.router)
     install_problem_handlers(app)
     openapi.describe(app)

@@ -92,9 +92,14 @@ def _disposition(name: str) -> str:
     return f"inline; filename=\"{_UNSAFE.sub('_', base)}\"; filename*=UTF-8''{quote(base, safe='')}"
 
 
-def _bodiless_response(request: Request, output: Output) -> Response | None:
+def is_known(request: Request, etag: str) -> bool:
+    """Tell whether whoever asks has what an entity tag stands for."""
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    if "*" in known or _etag(output) in known:
+    return "*" in known or etag in known
+
+
+def _bodiless_response(request: Request, output: Output) -> Response | None:
+    if is_known(request, _etag(output)):
         return Response(status_code=304, headers=_headers(output))
     if request.method == "HEAD":
         headers = _headers(output) | {"Content-Length": str(output.size_bytes)}

@@ -12,7 +12,7 @@ from serve_app.schemas.log import Event
 
 DESCRIPTION = """
 Renders Blender scenes: upload a scene (`POST /api/assets`), submit a task (`POST /api/tasks`), follow it
-(`…/status`, `…/events`), fetch its outputs (`…/outputs`).
+(`…/status`, `…/events`), see it (`…/contact-sheet`, `…/preview`, `…/flaws`), fetch its outputs (`…/outputs`).
 
 Errors are `application/problem+json` (RFC 9457) with a `code` for programs and one line of `detail` for people.
 Times are ISO 8601 in UTC; what does not exist is null.
@@ -22,7 +22,7 @@ TAGS = [
     {"name": "assets", "description": "Uploaded, immutable, versioned scenes."},
     {"name": "tasks", "description": "What to render, and how far it is."},
     {"name": "units", "description": "The pieces of a task, as nodes render them."},
-    {"name": "outputs", "description": "The pictures."},
+    {"name": "outputs", "description": "The pictures, and what they look like."},
     {"name": "events", "description": "Changes as they come, as server-sent events."},
     {"name": "farm", "description": "The farm's machines."},
     {"name": "health", "description": "For supervisors and load balancers."},

@@ -31,6 +31,8 @@ class TooLarge(errors.InvalidInput):
 STATUS_OF: Mapping[type[errors.RenderfarmError], HTTPStatus] = {
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
+    # Of an output, whoever asks to see it.
+    errors.BadPicture: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.Conflict: HTTPStatus.CONFLICT,

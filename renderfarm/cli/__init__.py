@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 import renderfarm
-from renderfarm.cli import check, db, dead, exit_codes, farm, logs, render, submit, tasks
+from renderfarm.cli import check, db, dead, exit_codes, farm, logs, pictures, render, submit, tasks
 from renderfarm.cli.console import say_error, show_json
 from renderfarm.errors import RenderfarmError
 
@@ -34,6 +34,8 @@ app.command()(tasks.retry)
 app.command()(logs.logs)
 app.command()(logs.script)
 app.command(name="outputs")(tasks.list_outputs)
+app.command(name="contact-sheet")(pictures.contact_sheet)
+app.command()(pictures.flaws)
 app.command()(farm.nodes)
 app.command()(check.check)
 app.add_typer(db.app, name="db")

@@ -15,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from renderfarm.cli.console import duration, people, printable, say
+from renderfarm.cli.half_blocks import HalfBlocks, room_px
 
 _WORKERS_SHOWN = 12
-_TICKS_PER_S = 4
+#: A picture is 60 kB of colours, which may have to go over a slow line each time that anything is drawn.
+_PICTURE_EVERY_S = 1.0
 
 
 class Display(Protocol):
@@ -30,6 +32,12 @@ class Display(Protocol):
 
     def frame_done(self, output: Mapping[str, Any], path: Path | None) -> None:
         """Tell of a committed output, and where it is here if it was fetched."""
+
+    def room_px(self) -> tuple[int, int] | None:
+        """Return width and height of the largest picture that can be shown; None: none can."""
+
+    def show_picture(self, ppm: bytes) -> None:
+        """Show a picture, in the place of the one before. Raises BadPicture."""
 
 
 def open_display(title: str) -> Display:
@@ -60,6 +68,12 @@ class PlainDisplay:
     def frame_done(self, output: Mapping[str, Any], path: Path | None) -> None:
         say(f"{self._title}: {_frame(output)} in {duration(output['render_seconds'])}  {path or output['name']}")
 
+    def room_px(self) -> tuple[int, int] | None:
+        return None
+
+    def show_picture(self, ppm: bytes) -> None:
+        """There is no room for it."""
+
 
 class LiveDisplay:
     """A progress bar with what every worker does, drawn anew as it changes."""
@@ -77,10 +91,11 @@ class LiveDisplay:
         self._task = self._bar.add_task(Text(self._title).markup, total=100.0, frames="", note="")
         self._started = time.monotonic()
         self._workers: RenderableType = Text("")
+        self._lines_taken = 2
+        self._picture: HalfBlocks | None = None
+        self._draw_at = 0.0
         self._last_frame: str | None = None
-        self._live = Live(
-            console=self._bar.console, get_renderable=self._render, refresh_per_second=_TICKS_PER_S, transient=False
-        )
+        self._live = Live(console=self._bar.console, get_renderable=self._render, auto_refresh=False, transient=False)
 
     def __enter__(self) -> LiveDisplay:
         self._live.start(refresh=True)
@@ -88,10 +103,11 @@ class LiveDisplay:
 
     def __exit__(self, *_: object) -> None:
         self._workers = Text("")
+        self._live.refresh()
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        return Group(self._bar, self._workers)
+        return Group(self._bar, self._workers, self._picture or Text(""))
 
     def update(self, status: Mapping[str, Any], running: Sequence[Mapping[str, Any]]) -> None:
         notes = [str(status["status"])] if status["status"] != "running" else []
@@ -107,6 +123,22 @@ class LiveDisplay:
             note=" · ".join(notes),
         )
         self._workers = _worker_table(running)
+        # The bar, the workers or that there are more of them, and the line of the cursor. It does not get less, because
+        # a picture of another size would have to be made anew of all its parts.
+        self._lines_taken = max(self._lines_taken, 3 + min(len(running), _WORKERS_SHOWN))
+        if self._picture is None or time.monotonic() >= self._draw_at:
+            self._draw()
+
+    def room_px(self) -> tuple[int, int] | None:
+        return room_px(self._bar.console, self._lines_taken)
+
+    def show_picture(self, ppm: bytes) -> None:
+        self._picture = HalfBlocks(ppm)
+        self._draw()
+
+    def _draw(self) -> None:
+        self._live.refresh()
+        self._draw_at = time.monotonic() + _PICTURE_EVERY_S
 
     def frame_done(self, output: Mapping[str, Any], path: Path | None) -> None:
         self._last_frame = f"{_frame(output)} took {duration(output['render_seconds'])}"
@@ -116,6 +148,8 @@ def _worker_table(running: Sequence[Mapping[str, Any]]) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for unit in running[:_WORKERS_SHOWN]:
         what = f"frame {unit['frames']}" if unit["frames"].lstrip("-").isdigit() else f"frames {unit['frames']}"
+        if unit.get("part"):
+            what = f"a part of {what}"
         camera = f"from {unit['camera']}" if unit["camera"] else ""
         cells = (unit["worker_id"] or "", what, camera, f"{unit['progress']:.0f}%", unit["progress_note"])
         table.add_row(*(Text(printable(cell), style="dim", overflow="ellipsis", no_wrap=True) for cell in cells))

@@ -68,7 +68,7 @@ def nodes(as_json: options.Json = False) -> int:
                 worker["status"],
                 ", ".join(worker["blender_versions"]) or None,
                 worker["threads"],
-                node["gpus"],
+                worker["gpus"],
                 size(node["memory_bytes"]),
                 worker["unit_id"],
                 worker["set_aside_reason"],

@@ -8,6 +8,7 @@ from typing import Any
 
 from renderfarm.cli.display import Display
 from renderfarm.cli.fetching import Outputs
+from renderfarm.cli.still import Still
 from renderfarm.client import JSON, FarmClient
 from renderfarm.domain.states import TASK_ENDED, TaskState, UnitState
 from renderfarm.errors import FarmUnavailable
@@ -59,6 +60,7 @@ class _Look:
         self._outputs = outputs
         self._revision: int | None = None
         self._list_at = 0.0
+        self._still = Still(client, task_id, display)
 
     def __call__(self) -> JSON:
         status = self._client.get_status(self._task_id)
@@ -66,7 +68,9 @@ class _Look:
         if has_ended or (status["revision"] != self._revision and time.monotonic() >= self._list_at):
             self._fetch()
             self._revision = status["revision"]
-        self._display.update(status, [] if has_ended else self._running())
+        running = [] if has_ended else self._running()
+        self._display.update(status, running)
+        self._still.look(status, running)
         return status
 
     def _running(self) -> list[dict[str, Any]]:

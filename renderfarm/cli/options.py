@@ -12,7 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from renderfarm.domain.render_settings import Device, Engine, ImageFormat, RenderSettings
+from renderfarm.domain.movies import MovieFormat
+from renderfarm.domain.render_settings import (
+    Device,
+    Engine,
+    FlawedFrames,
+    ImageFormat,
+    PersistentData,
+    RenderSettings,
+    Split,
+)
 from renderfarm.errors import InvalidSettings
 
 _SCENE_PANEL = "What to render (default: as the file says)"
@@ -40,6 +49,22 @@ Resolution = Annotated[str | None, _setting("--resolution", metavar="1920x1080",
 Percent = Annotated[int | None, _setting("--percent", metavar="N", text="Scale of the resolution.")]
 Format = Annotated[ImageFormat | None, _setting("--format", text="Format of the files.", case_sensitive=False)]
 DeviceName = Annotated[Device, _setting("--device", text="What renders: auto, cpu or gpu.", case_sensitive=False)]
+Movie = Annotated[
+    MovieFormat | None, _setting("--movie", text="Make a movie of each camera's frames, too.", case_sensitive=False)
+]
+KeepData = Annotated[
+    PersistentData,
+    _setting("--persistent-data", text="Keep render data between frames: auto, on, off or file.", case_sensitive=False),
+]
+SplitFrames = Annotated[
+    str, _setting("--split", metavar="HOW", text="Several workers for one frame: auto, none, tiles:N or samples:N.")
+]
+Flawed = Annotated[
+    FlawedFrames,
+    _setting(
+        "--flawed", text="Frames that look wrong: flag tells, retry renders them once more.", case_sensitive=False
+    ),
+]
 BlenderVersion = Annotated[str | None, _setting("--blender", metavar="VERSION", text="A Blender version, as 4.5.")]
 FrameTimeout = Annotated[
     float | None, _setting("--frame-timeout", metavar="SECONDS", text="The longest a frame takes.")
@@ -92,7 +117,11 @@ def _settings(
     resolution: Resolution = None,
     percent: Percent = None,
     image_format: Format = None,
+    movie: Movie = None,
     device: DeviceName = Device.AUTO,
+    persistent_data: KeepData = PersistentData.AUTO,
+    split: SplitFrames = Split.AUTO,
+    flawed: Flawed = FlawedFrames.FLAG,
     blender: BlenderVersion = None,
     frame_timeout: FrameTimeout = None,
     allow_missing: AllowMissing = False,
@@ -109,7 +138,11 @@ def _settings(
         resolution_y_px=height_px,
         percent=percent,
         format=image_format,
+        movie=movie,
         device=device,
+        persistent_data=persistent_data,
+        split=split,
+        flawed=flawed,
         blender=blender,
         allow_missing=allow_missing,
         frame_timeout_s=frame_timeout,

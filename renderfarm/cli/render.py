@@ -14,6 +14,7 @@ from renderfarm.cli.console import say, say_error, show_json
 from renderfarm.cli.display import open_display
 from renderfarm.cli.farm_process import EmbeddedFarm, find_farm, interruptible
 from renderfarm.cli.fetching import Outputs, check_writable
+from renderfarm.cli.flaws import ask_flaws, tell_flaws
 from renderfarm.cli.following import follow_task
 from renderfarm.cli.scenes import check_scene, own_output_folder, packed_scene, upload_scene, wait_inspected, working
 from renderfarm.client import JSON, FarmClient
@@ -37,6 +38,10 @@ class _Order:
     outputs: Outputs | None = None
     ended: JSON | None = field(default=None)
     """The task's last status."""
+    flaws: list[JSON] = field(default_factory=list)
+    """What looks wrong with its frames."""
+    farm_stays: bool = True
+    """Others may ask the farm, too."""
 
 
 @options.takes_settings
@@ -121,6 +126,8 @@ def _follow(client: FarmClient, order: _Order, embedded: EmbeddedFarm | None) ->
 
     with open_display(order.name) as display:
         order.ended = follow_task(client, order.task_id, display, order.outputs, is_alive=is_alive)
+    order.flaws = ask_flaws(client, order.task_id)
+    order.farm_stays = embedded is None
 
 
 def _cancel(url: str, order: _Order) -> None:
@@ -136,7 +143,7 @@ def _cancel(url: str, order: _Order) -> None:
 
 def _result(order: _Order, status: str, error: JSON | None) -> JSON:
     outputs = [] if order.outputs is None else order.outputs.as_json()
-    return {"task_id": order.task_id, "status": status, "error": error, "outputs": outputs}
+    return {"task_id": order.task_id, "status": status, "error": error, "outputs": outputs, "flaws": order.flaws}
 
 
 def _tell_ending(order: _Order, ended: JSON) -> int:
@@ -145,4 +152,5 @@ def _tell_ending(order: _Order, ended: JSON) -> int:
     elif ended["status"] != "completed":
         say_error(f"{order.name} was {ended['status']}")
     say(f"{ended['frames_done']} of {ended['frames_total']} frames are in {order.folder}")
+    tell_flaws(order.flaws, order.task_id if order.farm_stays else None)
     return exit_codes.of_task(ended)

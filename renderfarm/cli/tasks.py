@@ -14,6 +14,7 @@ from renderfarm.cli.console import duration, say, say_error, shortened, show, sh
 from renderfarm.cli.display import open_display
 from renderfarm.cli.farm_process import require_farm
 from renderfarm.cli.fetching import Outputs, check_writable
+from renderfarm.cli.flaws import ask_flaws, tell_flaws
 from renderfarm.cli.following import follow_task
 from renderfarm.client import JSON, FarmClient
 from renderfarm.domain.states import TaskState
@@ -55,11 +56,14 @@ def watch(task: options.TaskId, as_json: options.Json = False) -> int:
         outputs = Outputs(client, task, folder=None)
         with open_display(found["name"]) as display:
             ended = follow_task(client, task, display, outputs)
+        flaws = ask_flaws(client, task)
     if as_json:
-        show_json({"task_id": task, "status": ended["status"], "error": ended["error"], "outputs": outputs.as_json()})
+        result = {"task_id": task, "status": ended["status"], "error": ended["error"]}
+        show_json({**result, "outputs": outputs.as_json(), "flaws": flaws})
     if ended["error"] is not None:
         say_error(f"{found['name']}: {ended['error']['message']}")
     say(f"{found['name']}: {ended['status']}, {ended['frames_done']} of {ended['frames_total']} frames")
+    tell_flaws(flaws, task)
     return exit_codes.of_task(ended)
 
 

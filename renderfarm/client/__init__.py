@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from renderfarm.client.farm_client import FarmClient
-from renderfarm.client.replies import JSON, Event, LogSlice
+from renderfarm.client.replies import JSON, Event, LogSlice, Picture
 
-__all__ = ["JSON", "Event", "FarmClient", "LogSlice"]
+__all__ = ["JSON", "Event", "FarmClient", "LogSlice", "Picture"]

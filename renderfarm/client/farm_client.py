@@ -15,7 +15,7 @@ import httpx2
 
 from renderfarm.client.events import follow
 from renderfarm.client.files import ReportingFile, write_whole
-from renderfarm.client.replies import JSON, Event, LogSlice, OnProgress
+from renderfarm.client.replies import JSON, Event, LogSlice, OnProgress, Picture
 from renderfarm.client.transport import Transport, retries
 from renderfarm.errors import AssetNotReady, FarmUnavailable, NotFound, RenderfarmError
 
@@ -25,6 +25,8 @@ _UPLOAD_ANSWER_S = 3600.0
 _SUBMIT_ANSWER_S = 180.0
 #: A check lists the whole object store.
 _CHECK_ANSWER_S = 3600.0
+#: Pictures that nobody has asked for before have to be made.
+_PICTURE_S = 600.0
 _PAGE = 1000
 
 
@@ -256,6 +258,51 @@ class FarmClient:
                     on_progress=on_progress,
                 )
 
+    # --- pictures --------------------------------------------------------------------------------------------
+
+    def list_flaws(self, task_id: str, *, limit: int = 100, offset: int = 0) -> JSON:
+        """Return ``items``: what looks wrong with a task's pictures so far, by camera and frame."""
+        return self._get(_path("api/tasks", task_id, "flaws"), limit=limit, offset=offset)
+
+    def iterate_flaws(self, task_id: str) -> Iterator[JSON]:
+        """Yield all of it."""
+        return _every_item(lambda offset: self.list_flaws(task_id, limit=_PAGE, offset=offset))
+
+    def get_thumbnail(self, task_id: str, output_id: str, *, side_px: int = 512) -> Picture:
+        """Return an output as a WebP whose longer side has at most so many pixels."""
+        return self._picture(_path("api/tasks", task_id, "outputs", output_id, "thumbnail"), side=side_px)
+
+    def get_contact_sheet(self, task_id: str, camera: str | None = None) -> Picture:
+        """Return a JPEG of a camera's frames (None: the task's first camera). Raises NotFound while there are none."""
+        return self._picture(_path("api/tasks", task_id, "contact-sheet"), camera=camera)
+
+    def get_preview(
+        self,
+        task_id: str,
+        *,
+        frame: int | None = None,
+        camera: str | None = None,
+        width_px: int = 512,
+        height_px: int = 512,
+        file_format: str = "webp",
+        etag: str | None = None,
+    ) -> Picture | None:
+        """Return a frame (None: the task's first) as far as it is, ``webp`` or ``ppm``, no larger than that.
+
+        None is returned if it is still the picture of an ``etag`` that is given.
+
+        Raises:
+            NotFound: there is nothing to see of it yet.
+        """
+        params = {"frame": frame, "camera": camera, "width": width_px, "height": height_px, "format": file_format}
+        headers = {} if etag is None else {"If-None-Match": etag}
+        path = _path("api/tasks", task_id, "preview")
+        answer = self._transport.send("GET", path, accept=(HTTPStatus.NOT_MODIFIED,), params=params, headers=headers)
+        return None if answer.status_code == HTTPStatus.NOT_MODIFIED else _as_picture(answer)
+
+    def _picture(self, path: str, **params: Any) -> Picture:
+        return _as_picture(self._transport.send("GET", path, params=params, read_timeout_s=_PICTURE_S))
+
     # --- the farm --------------------------------------------------------------------------------------------
 
     def list_nodes(self) -> list[JSON]:
@@ -327,6 +374,11 @@ def _path(prefix: str, *parts: str) -> str:
 def _as_unicode(file_name: str) -> str:
     """Return a file's name without the bytes that are no UTF-8, which a disk may hold and a form may not."""
     return file_name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _as_picture(response: httpx2.Response) -> Picture:
+    headers = response.headers
+    return Picture(data=response.content, media_type=headers.get("Content-Type", ""), etag=headers.get("ETag", ""))
 
 
 def _object(response: httpx2.Response) -> JSON:

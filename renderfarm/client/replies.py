@@ -26,6 +26,16 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A small picture."""
+
+    data: bytes
+    media_type: str
+    etag: str
+    """Changes with the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSlice:
     """A piece of Blender's output."""
 

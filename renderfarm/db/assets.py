@@ -8,6 +8,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from renderfarm.db.rows import changed, from_row, to_row
 from renderfarm.db.tables import asset_files, assets, projects
+from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.models import Asset, AssetFile, Project
 from renderfarm.ports import Page
 
@@ -35,6 +36,10 @@ class SqlAssets:
     def get(self, asset_id: str) -> Asset | None:
         row = self._connection.execute(select(assets).where(assets.c.id == asset_id)).mappings().first()
         return None if row is None else from_row(Asset, row, files=self._files(asset_id))
+
+    def facts(self, asset_id: str) -> SceneFacts | None:
+        row = self._connection.execute(select(assets).where(assets.c.id == asset_id)).mappings().first()
+        return None if row is None else from_row(Asset, row, files=()).facts
 
     def _files(self, asset_id: str) -> tuple[AssetFile, ...]:
         query = select(asset_files).where(asset_files.c.asset_id == asset_id).order_by(asset_files.c.path)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from renderfarm.db.rows import ROWS_PER_STATEMENT, from_row, insert_rows, to_row, update_rows
 from renderfarm.db.tables import attempts, units
-from renderfarm.domain.models import Attempt, AttemptStep
-from renderfarm.domain.states import AttemptState
+from renderfarm.domain.models import Attempt, AttemptStep, UnitKind
+from renderfarm.domain.states import AttemptState, UnitState
+
+#: Units of an asset that are looked at for what they have needed: the latest are the most like the next.
+_LATEST = 100
 
 
 class SqlAttempts:
@@ -50,6 +53,16 @@ class SqlAttempts:
     def of_unit(self, unit_id: str) -> list[Attempt]:
         query = select(attempts).where(attempts.c.unit_id == unit_id).order_by(attempts.c.number)
         return [from_row(Attempt, row) for row in self._connection.execute(query).mappings()]
+
+    def peak_memory_bytes(self, asset_id: str) -> int:
+        where = (
+            units.c.asset_id == asset_id,
+            units.c.kind == UnitKind.RENDER,
+            units.c.state == UnitState.SUCCEEDED,
+        )
+        latest = select(units.c.id).where(*where).order_by(units.c.id.desc()).limit(_LATEST).subquery()
+        query = select(func.max(attempts.c.peak_memory_bytes)).join(latest, attempts.c.unit_id == latest.c.id)
+        return self._connection.execute(query).scalar() or 0
 
 
 def _columns(step: AttemptStep) -> dict[str, Any]:

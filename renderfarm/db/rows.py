@@ -13,7 +13,9 @@ from sqlalchemy import Connection, Dialect, RowMapping, Table
 
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure
+from renderfarm.domain.flaws import Flaw
 from renderfarm.domain.frames import format_frames, parse_frames
+from renderfarm.domain.parts import Part
 from renderfarm.domain.render_settings import RenderSettings
 
 V = TypeVar("V")
@@ -23,7 +25,13 @@ _ROWS_PER_UPDATE = 250
 ROWS_PER_STATEMENT = 500
 
 #: Columns that hold a value as JSON, by the value's type.
-_JSON_VALUES: Mapping[str, type] = {"facts": SceneFacts, "failure": Failure, "settings": RenderSettings}
+_JSON_VALUES: Mapping[str, Any] = {
+    "facts": SceneFacts,
+    "failure": Failure,
+    "flaws": tuple[Flaw, ...],
+    "part": Part,
+    "settings": RenderSettings,
+}
 
 
 @cache

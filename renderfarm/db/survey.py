@@ -9,7 +9,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, Table, and_, c
 
 from renderfarm.db.rows import batched_ids
 from renderfarm.db.tables import asset_files, assets, attempts, outbox, outputs, tasks, units
-from renderfarm.domain.models import UnitKind
+from renderfarm.domain.models import OutputRole, UnitKind
 from renderfarm.domain.states import UNIT_OPEN, AssetState, TaskState, UnitState
 from renderfarm.ports import Admission, BlobOwner, BlobUse, Counters, OutboxMessage, TaskLine
 
@@ -74,7 +74,7 @@ class SqlSurvey:
         )
         # A frame may have several files.
         frames = select(outputs.c.task_id, outputs.c.unit_id, outputs.c.frame).distinct()
-        of_these = frames.where(outputs.c.task_id.in_(task_ids)).subquery()
+        of_these = frames.where(outputs.c.task_id.in_(task_ids), outputs.c.role == OutputRole.PICTURE).subquery()
         of_frames = select(of_these.c.task_id, func.count()).group_by(of_these.c.task_id)
         done = {task_id: int(number) for task_id, number in self._connection.execute(of_frames)}
         rows = {row["task_id"]: row for row in self._connection.execute(of_units).mappings()}

@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, false, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, false, func, insert, or_, select, update
 
 from renderfarm.db.rows import batched_ids, changed, from_row, to_row, update_rows
 from renderfarm.db.tables import outputs, units
 from renderfarm.domain.frames import parse_frames
 from renderfarm.domain.leases import Beat, Lease
-from renderfarm.domain.models import ReadyUnit, Unit, UnitKind
+from renderfarm.domain.models import RENDERING, ReadyUnit, Unit, UnitKind
 from renderfarm.domain.states import UNIT_ENDED, UnitState
-from renderfarm.ports import InWork, Page
+from renderfarm.ports import InWork, Link, Page
 
 #: What may change while a unit runs, behind what tells whether it still does.
 _CHANGING = [
@@ -23,8 +23,8 @@ _CHANGING = [
 _PLACEABLE = [
     units.c[name]
     for name in (
-        *("id", "project_id", "task_id", "asset_id", "position", "priority", "blender", "needs_gpu"),
-        *("frames", "frames_done", "attempt", "failed_on", "failures"),
+        *("id", "kind", "project_id", "task_id", "asset_id", "position", "priority", "blender", "needs_gpu"),
+        *("share", "memory_bytes", "frames", "frames_done", "attempt", "failed_on", "failures"),
     )
 ]
 #: Columns of a unit that nobody works on.
@@ -93,7 +93,8 @@ class SqlUnits:
         return restarted
 
     def with_frames(self, task_id: str, frames: Collection[int]) -> list[tuple[str, UnitState, tuple[int, ...]]]:
-        query = select(units.c.id, units.c.state, units.c.frames).where(units.c.task_id == task_id)
+        where = (units.c.task_id == task_id, units.c.kind.in_((UnitKind.RENDER, UnitKind.MERGE)))
+        query = select(units.c.id, units.c.state, units.c.frames).where(*where)
         rows = ((row.id, UnitState(row.state), parse_frames(row.frames)) for row in self._connection.execute(query))
         wanted = frozenset(frames)
         return [row for row in rows if not wanted.isdisjoint(row[2])]
@@ -123,6 +124,15 @@ class SqlUnits:
         query = select(units).where(*where).order_by(units.c.position).limit(limit).offset(offset)
         return Page(items=self._all(query), total=total)
 
+    def links(self, task_id: str) -> list[Link]:
+        linked = or_(units.c.feeds.is_not(None), units.c.kind.in_((UnitKind.MERGE, UnitKind.ENCODE)))
+        columns = (units.c.id, units.c.kind, units.c.state, units.c.feeds, units.c.share)
+        query = select(*columns).where(units.c.task_id == task_id, linked).order_by(units.c.position)
+        return [
+            Link(id=unit_id, kind=UnitKind(kind), state=UnitState(state), feeds=feeds, share=share)
+            for unit_id, kind, state, feeds, share in self._connection.execute(query)
+        ]
+
     def inspection(self, asset_id: str) -> Unit | None:
         query = select(units).where(units.c.asset_id == asset_id, units.c.kind == UnitKind.INSPECT)
         row = self._connection.execute(query).mappings().first()
@@ -146,7 +156,9 @@ class SqlUnits:
                     )
         return confirmed
 
-    def placeable(self, now: float, limit: int, *, blenders: Collection[str], with_gpu: bool) -> list[ReadyUnit]:
+    def placeable(
+        self, now: float, limit: int, *, blenders: Collection[str], with_gpu: bool, memory_bytes: int | None = None
+    ) -> list[ReadyUnit]:
         # Planners are kept from other indexes, by which they would read and sort every ready unit: SQLite's by the sum,
         # MariaDB's, which counts on a filesort as soon as more than some are wanted, by name.
         waited = units.c.not_before + 0.0 <= now
@@ -154,9 +166,16 @@ class SqlUnits:
         where.append(units.c.blender.in_(blenders))
         if not with_gpu:
             where.append(units.c.needs_gpu == false())
+        if memory_bytes is not None:
+            where.append(units.c.memory_bytes <= memory_bytes)
         query = select(*_PLACEABLE).with_hint(units, "FORCE INDEX (ix_units_placeable)", "mysql").where(*where)
         query = query.order_by(units.c.rank, units.c.task_id, units.c.position)
         return [_ready_unit(*row) for row in self._connection.execute(query.limit(limit))]
+
+    def raise_needs(self, task_id: str, memory_bytes: int) -> int:
+        where = [units.c.task_id == task_id, units.c.state.in_([UnitState.READY, UnitState.BLOCKED])]
+        where += [units.c.kind.in_(RENDERING), units.c.memory_bytes < memory_bytes]
+        return self._connection.execute(update(units).where(*where), {"memory_bytes": memory_bytes}).rowcount
 
     def lease(self, workers: Sequence[tuple[ReadyUnit, str]], epoch: int, expires_at: float) -> int:
         fresh = {"progress": 0.0, "progress_note": "", "lease_expires_at": expires_at, "epoch": epoch}
@@ -185,7 +204,7 @@ class SqlUnits:
         return list(self._all(select(units).where(units.c.state == UnitState.RUNNING)))
 
     def in_work(self, task_ids: Collection[str]) -> dict[str, InWork]:
-        columns = (func.sum(units.c.progress), func.count(units.c.worker_id.distinct()))
+        columns = (func.sum(units.c.progress * units.c.share), func.count(units.c.worker_id.distinct()))
         found: dict[str, InWork] = {}
         for part in batched_ids(sorted(task_ids)):
             where = (units.c.state == UnitState.RUNNING, units.c.task_id.in_(part))
@@ -218,6 +237,7 @@ class SqlUnits:
 
 def _ready_unit(
     unit_id: str,
+    kind: str,
     project_id: str,
     task_id: str | None,
     asset_id: str,
@@ -225,6 +245,8 @@ def _ready_unit(
     priority: int,
     blender: str,
     needs_gpu: bool,
+    share: float,
+    memory_bytes: int,
     frames: str,
     frames_done: int,
     attempt: int,
@@ -233,6 +255,7 @@ def _ready_unit(
 ) -> ReadyUnit:
     return ReadyUnit(
         id=unit_id,
+        kind=UnitKind(kind),
         project_id=project_id,
         task_id=task_id,
         asset_id=asset_id,
@@ -240,6 +263,8 @@ def _ready_unit(
         priority=priority,
         blender=blender,
         needs_gpu=needs_gpu,
+        is_part=0 < share < 1,
+        memory_bytes=memory_bytes,
         frames_left=_count_frames(frames) - frames_done,
         attempt=attempt,
         failed_on=tuple(failed_on),

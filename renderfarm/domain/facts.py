@@ -6,6 +6,22 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """How a scene's light becomes display colours: Blender's Color Management panel. The defaults are a new scene's."""
+
+    display: str = "sRGB"
+    """Name of the display device."""
+    view: str = "AgX"
+    """Name of the view transform."""
+    look: str = "None"
+    exposure: float = 0.0
+    """In stops."""
+    gamma: float = 1.0
+    is_whole: bool = True
+    """False: the scene also has curves or a white balance, which only Blender itself applies."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SceneInfo:
     """One scene of a .blend file."""
 
@@ -33,6 +49,27 @@ class SceneInfo:
     """The file's own output path, unexpanded: ``//render/shot_`` or ``/tmp/``."""
     samples: int | None
     """Render samples of the scene's engine; ``None`` where the engine has none."""
+    fps_base: float = 1.0
+    """What divides Blender's whole frames a second, already applied in ``fps``: 1.001 for 23.976."""
+    view_settings: ViewSettings | None = None
+    """What the written pictures are seen through; ``None``: inspected before anybody looked."""
+    uses_adaptive_sampling: bool = False
+    """Cycles stops early where it finds that enough."""
+    denoises: bool = False
+    """Cycles denoises at least one of the view layers."""
+    wants_gpu: bool = False
+    """The file asks Cycles for a GPU."""
+    denoises_on_gpu: bool = False
+    """Where there is one; Cycles denoises on the CPU otherwise, whatever it renders on."""
+    split_obstacles: tuple[str, ...] | None = None
+    """Why its frames cannot be split without a trace, in words for people, as far as the file tells.
+
+    ``None``: inspected before anybody looked.
+    """
+    denoising_obstacles: tuple[str, ...] = ()
+    """The same, if it denoises."""
+    sample_obstacles: tuple[str, ...] = ()
+    """The same, for ranges of samples."""
 
 
 @dataclass(frozen=True, kw_only=True)

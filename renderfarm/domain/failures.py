@@ -24,6 +24,8 @@ class FailureKind(StrEnum):
     """Blender cannot open the file."""
     SCRIPT_ERROR = "script_error"
     """The unit's script failed: a setting that this scene does not have, for example."""
+    FLAWED = "flawed"
+    """The picture looks wrong, and the task wants such frames to be rendered again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,9 @@ class RetryRule:
     attempts_max: int
     """Failed attempts of this kind after which the unit fails for good."""
     blames_worker: bool
-    """The worker may be the cause: the unit goes elsewhere if it can, and the worker's record shows it."""
+    """The worker may be the cause: the unit goes elsewhere if it can."""
+    is_recorded: bool = True
+    """Where the worker is to blame, its record shows it: with several in a row it is set aside."""
 
 
 RULES: Mapping[FailureKind, RetryRule] = {
@@ -52,10 +56,17 @@ RULES: Mapping[FailureKind, RetryRule] = {
     FailureKind.MISSING_FILE: RetryRule(attempts_max=1, blames_worker=False),
     FailureKind.BAD_FILE: RetryRule(attempts_max=1, blames_worker=False),
     FailureKind.SCRIPT_ERROR: RetryRule(attempts_max=1, blames_worker=False),
+    # A film may well begin with a black second: that must not cost the farm its workers.
+    FailureKind.FLAWED: RetryRule(attempts_max=2, blames_worker=True, is_recorded=False),
 }
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 60.0
+
+
+def is_last_try(failures: Sequence[FailureKind], kind: FailureKind) -> bool:
+    """Tell whether one more failure of a kind, after those so far, would be a unit's end."""
+    return failures.count(kind) + 1 >= RULES[kind].attempts_max
 
 
 def retry_delay_s(failures: Sequence[FailureKind], jitter: float) -> float | None:
@@ -66,8 +77,8 @@ def retry_delay_s(failures: Sequence[FailureKind], jitter: float) -> float | Non
         jitter: a random number from 0 to 1. The wait is between half and all of the exponential step
             ("equal jitter", M. Brooker, AWS Architecture Blog, 2015).
     """
-    latest = failures[-1]
-    if failures.count(latest) >= RULES[latest].attempts_max:
+    *earlier, latest = failures
+    if is_last_try(earlier, latest):
         return None
     step_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (len(failures) - 1))
     return step_s * (0.5 + 0.5 * jitter)

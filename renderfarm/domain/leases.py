@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from renderfarm.domain.flaws import Glance
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
@@ -36,6 +38,8 @@ class RenderedFile:
     """The file's own name, as Blender wrote it, in a folder of its own if it comes from a File Output node."""
     digest: str
     size_bytes: int
+    glance: Glance | None = None
+    """What a look at the picture has shown; None: nobody has looked, or could."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +50,5 @@ class AttemptReport:
     """Blob with Blender's output."""
     peak_memory_bytes: int | None
     """Peak resident memory of Blender."""
+    devices: tuple[str, ...] = ()
+    """What it has really rendered on."""

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
+from renderfarm.domain.flaws import Flaw
+from renderfarm.domain.parts import Part
 from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.domain.states import AssetState, AttemptState, TaskState, UnitState, WorkerState
 
@@ -17,6 +19,25 @@ from renderfarm.domain.states import AssetState, AttemptState, TaskState, UnitSt
 class UnitKind(StrEnum):
     INSPECT = "inspect"
     RENDER = "render"
+    VERIFY = "verify"
+    """Render a frame cold, and compare it with what a warm session has made of it."""
+    MERGE = "merge"
+    """Put the parts of a frame together."""
+    ENCODE = "encode"
+    """Make a movie of a camera's frames."""
+
+
+#: Kinds of units that render frames or parts of them, and need the memory for it.
+RENDERING = (UnitKind.RENDER, UnitKind.VERIFY)
+
+
+class OutputRole(StrEnum):
+    """What a committed file is of its task."""
+
+    PICTURE = "picture"
+    PART = "part"
+    """Of a frame; it goes once the frame is merged, and is never published."""
+    MOVIE = "movie"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +106,14 @@ class Task:
     frames_total: int
     """Frames times cameras."""
     frames_done: int
+    parts_done: float
+    """Frames' worth of parts that are done and not merged yet."""
     render_seconds: float
     """Sum over all committed frames."""
+    cold: bool
+    """A warm frame was not what it is when rendered cold: nothing is kept between this task's frames any more."""
+    verifications: int
+    """Warm frames that were chosen to be rendered cold as well."""
     failure: Failure | None
     """The first failure that ended a unit for good, or why the task as a whole failed."""
     created_at: float
@@ -133,6 +160,14 @@ class Unit:
     needs_gpu: bool
     frames: tuple[int, ...]
     frames_done: int
+    part: Part | None
+    """The part of its frame that it renders; None: all of it."""
+    feeds: str | None
+    """The unit that waits for what this one makes."""
+    inputs_open: int
+    """Units for which this one still waits."""
+    share: float
+    """How much of a frame's work it is: 1 for a frame, 0 for what is no part of the picture."""
     state: UnitState
     priority: int
     attempt: int
@@ -148,11 +183,14 @@ class Unit:
     progress_note: str
     """What Blender is doing, for people: ``Sample 12/64``."""
     failed_on: tuple[str, ...]
-    """Workers on which an attempt failed for a reason of the worker's own or of unknown cause."""
+    """Workers that get it only when no other can: on which an attempt failed for a reason of the worker's own or of
+    unknown cause, or whose work it verifies."""
     failures: tuple[FailureKind, ...]
     """Kinds of the failed attempts since the unit was last (re)started, in order."""
     failure: Failure | None
     """The latest failure."""
+    memory_bytes: int = 0
+    """Memory that it is known to need; 0: nothing is known."""
     created_at: float
 
 
@@ -161,6 +199,7 @@ class ReadyUnit:
     """As much of a ready unit as it takes to place it: the scheduler reads many more than it places."""
 
     id: str
+    kind: UnitKind
     project_id: str
     task_id: str | None
     asset_id: str
@@ -168,11 +207,15 @@ class ReadyUnit:
     priority: int
     blender: str
     needs_gpu: bool
+    is_part: bool
+    """It renders a part of a frame."""
     frames_left: int
     attempt: int
     failed_on: tuple[str, ...]
     failures: int
     """Failed attempts since it was last (re)started."""
+    memory_bytes: int
+    """Memory that it is known to need; 0: nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +232,7 @@ class AttemptStep:
     log_digest: str | None = None
     """None: what it has stays."""
     peak_memory_bytes: int | None = None
+    devices: tuple[str, ...] | None = None
     finished_at: float | None = None
 
 
@@ -207,6 +251,8 @@ class Attempt:
     log_digest: str | None
     """Blob with Blender's output; None while it runs."""
     peak_memory_bytes: int | None
+    devices: tuple[str, ...] | None = None
+    """What it has really rendered on, such as ``OPTIX: NVIDIA H200``; None: nobody knows, or not yet."""
     render_seconds: float
     started_at: float
     finished_at: float | None
@@ -222,6 +268,7 @@ class Output:
     attempt: int
     frame: int
     camera: str | None
+    role: OutputRole
     name: str
     """Path below the task's output folder, for example ``0001.png`` or ``Front/0001.png``."""
     digest: str
@@ -231,6 +278,10 @@ class Output:
     committed_at: float
     published: bool
     """The file stands under its final name in the object store."""
+    warm: bool
+    """Rendered with what the session had kept of earlier frames."""
+    flaws: tuple[Flaw, ...] | None = None
+    """What looks wrong with the picture by itself; None: nobody has looked, or could."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,8 +297,9 @@ class Worker:
     blender_versions: tuple[str, ...]
     threads: int
     memory_bytes: int
-    """Memory of the node."""
+    """Memory of the node, which its workers share."""
     gpus: int
+    """Its own, which no other worker sees."""
     labels: dict[str, str]
     open_scene: str | None
     """Asset id of the scene its session has open."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from renderfarm.domain.facts import SceneFacts, SceneInfo
 from renderfarm.domain.frames import FRAMES_PER_TASK_MAX, parse_frames
+from renderfarm.domain.models import UnitKind
+from renderfarm.domain.parts import Part
 from renderfarm.domain.render_settings import ALL_CAMERAS, RenderSettings
 from renderfarm.errors import InvalidFrames, InvalidSettings, MissingFiles
-
-#: Frames in one unit. One, so that a failure costs one frame.
-FRAMES_PER_UNIT = 1
 
 _UNSAFE = re.compile(r"[^\w.\- ]", re.UNICODE)
 
@@ -22,30 +21,82 @@ _UNSAFE = re.compile(r"[^\w.\- ]", re.UNICODE)
 class PlannedUnit:
     """A render unit before it has an identity."""
 
-    camera: str | None
-    folder: str
-    frames: tuple[int, ...]
+    kind: UnitKind = UnitKind.RENDER
+    camera: str | None = None
+    folder: str = ""
+    frames: tuple[int, ...] = ()
+    part: Part | None = None
+    share: float = 1.0
+    """How much of a frame's work it is."""
+    feeds: int | None = None
+    """Position in the plan of the unit that waits for this one."""
+    inputs: int = 0
+    """Units for which this one waits."""
+
+    @property
+    def is_picture(self) -> bool:
+        """It ends with a picture of the task."""
+        return self.kind is UnitKind.MERGE or (self.kind is UnitKind.RENDER and self.part is None)
 
 
-def plan(settings: RenderSettings, facts: SceneFacts) -> tuple[PlannedUnit, ...]:
-    """Split a task into render units, cameras outermost, frames ascending.
+def plan(settings: RenderSettings, facts: SceneFacts, parts: Sequence[Part] = ()) -> tuple[PlannedUnit, ...]:
+    """Split a task into units, in the order in which they are to be rendered.
+
+    First the first, middle and last frame of each camera, so that a mistake shows early; then all others, cameras
+    outermost, frames ascending.
+
+    Args:
+        parts: into which each frame is cut; none: it is rendered as a whole.
 
     Raises:
         InvalidSettings, InvalidFrames, MissingFiles: the scene cannot satisfy the settings.
     """
     scene = check_settings(settings, facts)
     frames = task_frames(settings, scene)
-    cameras = _cameras(settings, scene)
+    cameras = task_cameras(settings, scene)
     if len(frames) * len(cameras) > FRAMES_PER_TASK_MAX:
         raise InvalidFrames(
             f"{len(frames)} frames from {len(cameras)} cameras are more than {FRAMES_PER_TASK_MAX} pictures"
         )
     folders = camera_folders(cameras)
-    return tuple(
-        PlannedUnit(camera=camera, folder=folder, frames=chunk)
-        for camera, folder in zip(cameras, folders, strict=True)
-        for chunk in _chunks(frames, FRAMES_PER_UNIT)
-    )
+    early = _early(frames)
+    late = tuple(frame for frame in frames if frame not in early)
+    planned: list[PlannedUnit] = []
+    for some in (early, late):
+        for camera, folder in zip(cameras, folders, strict=True):
+            for frame in some:
+                planned += _picture(PlannedUnit(camera=camera, folder=folder, frames=(frame,)), parts, len(planned))
+    return tuple(planned if settings.movie is None else _with_movies(planned, len(frames)))
+
+
+def _with_movies(planned: Sequence[PlannedUnit], frames: int) -> Iterator[PlannedUnit]:
+    """Let a unit for each camera wait for all pictures from it."""
+    cameras = {unit.folder: unit.camera for unit in planned}
+    position = {folder: len(planned) + index for index, folder in enumerate(cameras)}
+    for unit in planned:
+        yield replace(unit, feeds=position[unit.folder]) if unit.is_picture else unit
+    for folder, camera in cameras.items():
+        yield PlannedUnit(kind=UnitKind.ENCODE, camera=camera, folder=folder, share=0.0, inputs=frames)
+
+
+def _picture(whole: PlannedUnit, parts: Sequence[Part], position: int) -> Iterator[PlannedUnit]:
+    """Yield the units of a frame, of which the first has that position in the plan."""
+    if not parts:
+        yield whole
+        return
+    for part in parts:
+        yield replace(whole, part=part, share=1 / len(parts), feeds=position + len(parts))
+    yield replace(whole, kind=UnitKind.MERGE, share=0.0, inputs=len(parts))
+
+
+def pictures(planned: Iterable[PlannedUnit]) -> int:
+    """Return how many pictures a plan makes."""
+    return sum(len(unit.frames) for unit in planned if unit.is_picture)
+
+
+def _early(frames: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the first, middle and last frame."""
+    return tuple(sorted({frames[0], frames[len(frames) // 2], frames[-1]}, key=frames.index))
 
 
 def check_settings(settings: RenderSettings, facts: SceneFacts) -> SceneInfo:
@@ -105,12 +156,9 @@ def camera_folders(cameras: Sequence[str | None]) -> tuple[str, ...]:
     return tuple(folders)
 
 
-def _cameras(settings: RenderSettings, scene: SceneInfo) -> tuple[str | None, ...]:
+def task_cameras(settings: RenderSettings, scene: SceneInfo) -> tuple[str | None, ...]:
+    """Return the cameras of a task; None: the scene's active one."""
     return tuple(scene.cameras) if settings.camera == ALL_CAMERAS else (settings.camera,)
-
-
-def _chunks(frames: tuple[int, ...], size: int) -> Iterable[tuple[int, ...]]:
-    return (frames[start : start + size] for start in range(0, len(frames), size))
 
 
 def _missing_message(facts: SceneFacts) -> str:

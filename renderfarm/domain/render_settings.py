@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from renderfarm.domain.frames import parse_frames
+from renderfarm.domain.movies import MovieFormat
 from renderfarm.errors import InvalidSettings
 
 
@@ -29,6 +31,38 @@ class Device(StrEnum):
     CPU = "cpu"
     GPU = "gpu"
 
+
+class PersistentData(StrEnum):
+    """Whether a session keeps Blender's render data between frames (Blender's name: Persistent Data)."""
+
+    AUTO = "auto"
+    """Kept, and some frames are rendered cold as well and compared: a difference ends the keeping."""
+    ON = "on"
+    """Kept, and never compared."""
+    OFF = "off"
+    FILE = "file"
+    """As the file says."""
+
+
+class Split(StrEnum):
+    """How a frame is rendered by several workers; besides ``tiles:N`` and ``samples:N``."""
+
+    AUTO = "auto"
+    """In tiles, when workers would be idle and it pays."""
+    NONE = "none"
+
+
+class FlawedFrames(StrEnum):
+    """What becomes of a frame whose picture looks wrong by itself: all black, pink, and the like."""
+
+    FLAG = "flag"
+    """It is told."""
+    RETRY = "retry"
+    """It is rendered once more, elsewhere if that can be; and told if it is the same again."""
+
+
+_SPLIT = re.compile(r"auto|none|(tiles|samples):([1-9][0-9]{0,3})")
+PARTS_MAX = 1024
 
 ALL_CAMERAS = "all"
 #: Blender's own limits for scene.render.resolution_x/y and resolution_percentage.
@@ -57,7 +91,13 @@ class RenderSettings:
     resolution_y_px: int | None = None
     percent: int | None = None
     format: ImageFormat | None = None
+    movie: MovieFormat | None = None
+    """Make a movie of each camera's frames, too."""
     device: Device = Device.AUTO
+    persistent_data: PersistentData = PersistentData.AUTO
+    split: str = Split.AUTO
+    """``auto``, ``none``, ``tiles:N`` or ``samples:N``: into how many parts a frame is cut for as many workers."""
+    flawed: FlawedFrames = FlawedFrames.FLAG
     blender: str | None = None
     """The Blender version wanted, as ``4.5`` or ``4.5.15``."""
     allow_missing: bool = False
@@ -70,6 +110,11 @@ class RenderSettings:
     def __post_init__(self) -> None:
         if self.frames is not None:
             parse_frames(self.frames)
+        parts = _SPLIT.fullmatch(self.split)
+        if parts is None or (parts[2] and not 2 <= int(parts[2]) <= PARTS_MAX):
+            raise InvalidSettings(
+                f"{self.split[:40]!r} is no way to split: write auto, none, tiles:N or samples:N, N up to {PARTS_MAX}"
+            )
         if (self.resolution_x_px is None) != (self.resolution_y_px is None):
             raise InvalidSettings("a resolution needs both width and height")
         _check_range("width", self.resolution_x_px, RESOLUTION_MIN_PX, RESOLUTION_MAX_PX)

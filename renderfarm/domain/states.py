@@ -69,7 +69,8 @@ TRANSITIONS: Mapping[type[State], Mapping[State, frozenset[State]]] = {
     },
     UnitState: {
         _U.BLOCKED: frozenset({_U.READY, _U.CANCELLED}),
-        _U.READY: frozenset({_U.RUNNING, _U.CANCELLED}),
+        # What a unit was made of may be undone.
+        _U.READY: frozenset({_U.BLOCKED, _U.RUNNING, _U.CANCELLED}),
         _U.RUNNING: frozenset({_U.READY, _U.SUCCEEDED, _U.FAILED, _U.CANCELLED}),
         _U.SUCCEEDED: frozenset({_U.READY}),
         _U.FAILED: frozenset({_U.READY}),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
+from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.leases import Beat, Lease
 from renderfarm.domain.models import (
     Asset,
@@ -17,6 +19,7 @@ from renderfarm.domain.models import (
     ReadyUnit,
     Task,
     Unit,
+    UnitKind,
     Worker,
 )
 from renderfarm.domain.states import TaskState, UnitState
@@ -56,6 +59,17 @@ class InWork:
     workers: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A unit that waits for others, or for which one waits."""
+
+    id: str
+    kind: UnitKind
+    state: UnitState
+    feeds: str | None
+    share: float
+
+
 class Projects(Protocol):
     def get(self, project_id: str) -> Project | None: ...
     def add(self, project: Project) -> None: ...
@@ -63,6 +77,9 @@ class Projects(Protocol):
 
 class Assets(Protocol):
     def get(self, asset_id: str) -> Asset | None: ...
+    def facts(self, asset_id: str) -> SceneFacts | None:
+        """Return what inspecting an asset has found; its files, which may be many, are not read."""
+
     def add(self, asset: Asset) -> None: ...
     def latest_version(self, project_id: str, name: str) -> int:
         """Return the highest version of that name, 0 if there is none; others who ask wait for this."""
@@ -121,7 +138,7 @@ class Units(Protocol):
         """
 
     def with_frames(self, task_id: str, frames: Collection[int]) -> list[tuple[str, UnitState, tuple[int, ...]]]:
-        """Return id, state and frames of each unit of a task that has one of these frames."""
+        """Return id, state and frames of each unit of a task that makes one of these frames."""
 
     def count(self, task_id: str, state: UnitState, unit_ids: Sequence[str] | None = None) -> int: ...
     def pinned_blenders(self) -> list[tuple[str, str]]:
@@ -129,6 +146,9 @@ class Units(Protocol):
 
     def repin(self, task_id: str, old: str, new: str) -> None:
         """Bind a task's ready units to another Blender version."""
+
+    def links(self, task_id: str) -> list[Link]:
+        """Return the units of a task that wait for others, and those for which they wait."""
 
     def inspection(self, asset_id: str) -> Unit | None:
         """The inspect unit of an asset."""
@@ -139,12 +159,18 @@ class Units(Protocol):
         What never changes while a unit runs is taken from ``units``: much less is read than by ``lock_all``.
         """
 
-    def placeable(self, now: float, limit: int, *, blenders: Collection[str], with_gpu: bool) -> list[ReadyUnit]:
+    def placeable(
+        self, now: float, limit: int, *, blenders: Collection[str], with_gpu: bool, memory_bytes: int | None = None
+    ) -> list[ReadyUnit]:
         """Ready units for these Blenders whose backoff is over and whose task is not paused, first to go first.
 
         Args:
             with_gpu: also those that need a GPU.
+            memory_bytes: those that need no more memory; None: however much they need.
         """
+
+    def raise_needs(self, task_id: str, memory_bytes: int) -> int:
+        """Note that the units of a task that nobody works on need so much memory; return how many did not say so."""
 
     def lease(self, workers: Sequence[tuple[ReadyUnit, str]], epoch: int, expires_at: float) -> int:
         """Let units run on workers, each as its next attempt; return how many were still ready and as given."""
@@ -173,20 +199,30 @@ class Attempts(Protocol):
     def attach_log(self, unit_id: str, number: int, log_digest: str | None) -> None: ...
     def cancel_running(self, task_id: str, now: float) -> None: ...
     def of_unit(self, unit_id: str) -> list[Attempt]: ...
+    def peak_memory_bytes(self, asset_id: str) -> int:
+        """Return the most memory that the latest units which rendered an asset have needed; 0: there are none."""
 
 
 class Outputs(Protocol):
     def get(self, output_id: str) -> Output | None: ...
-    def add(self, outputs: Sequence[Output]) -> None: ...
+    def add(self, outputs: Sequence[Output], impressions: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Add outputs, and what is kept of some for their neighbours' sake, by id."""
+
+    def impressions(self, task_id: str) -> dict[str, bytes]:
+        """Return what is kept of a task's pictures for their neighbours' sake (``Glance.impression``), by id."""
+
     def present(self, output_ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are there."""
 
     def named(self, task_id: str, name: str) -> Output | None: ...
     def remove(self, unit_ids: Sequence[str], frames: Collection[int]) -> list[Output]:
-        """Remove what these units have for these frames; return it."""
+        """Remove what these units have for these frames, movies with any of them included; return it."""
 
     def of_task(self, task_id: str, limit: int = 1_000_000, offset: int = 0) -> Page[Output]:
-        """In order of camera folder and frame."""
+        """In order of camera and frame, without parts of frames."""
+
+    def of_frame(self, task_id: str, frame: int) -> list[Output]:
+        """Its pictures from all cameras, in order of camera and name."""
 
     def of_units(self, unit_ids: Collection[str]) -> list[Output]:
         """In order of unit, frame and name."""

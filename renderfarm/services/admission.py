@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from renderfarm.domain.blender_versions import choose_blender
 from renderfarm.domain.failures import Failure, FailureKind
-from renderfarm.domain.models import Asset, Task, Unit, UnitKind
+from renderfarm.domain.models import Asset, Task, Unit, UnitKind, Worker
 from renderfarm.domain.planning import PlannedUnit, plan
-from renderfarm.domain.render_settings import Device
-from renderfarm.domain.states import AssetState, TaskState, UnitState
+from renderfarm.domain.splitting import cut_frames
+from renderfarm.domain.states import AssetState, TaskState, WorkerState
 from renderfarm.errors import (
     Deposed,
     FarmUnavailable,
@@ -27,7 +27,8 @@ from renderfarm.errors import (
 )
 from renderfarm.ports import Delivery, Farm, Transaction
 from renderfarm.services.assets import TOPIC_ASSET
-from renderfarm.services.journal import SCHEDULER, Cause, move_asset, move_task, touch_task
+from renderfarm.services.journal import SCHEDULER, Cause, move_asset, move_task, note_task, touch_task
+from renderfarm.services.new_units import new_unit
 from renderfarm.services.nodes import available_blenders
 from renderfarm.services.tasks import PRIORITY_MAX, TOPIC_TASK
 
@@ -193,9 +194,12 @@ class _Admissions:
         self._available = available
         self._now = now
         self._assets: dict[str, Asset | None] = {}
+        self._peaks: dict[str, int] = {}
+        """What earlier attempts have needed, by asset."""
         self._units: dict[bool, list[Unit]] = {False: [], True: []}
         """Held back or not."""
         self._inspected: set[str] = set()
+        self._idle: list[Worker] | None = None
 
     @property
     def units_count(self) -> int:
@@ -220,16 +224,14 @@ class _Admissions:
             return
         self._inspected.add(asset.id)
         self._units[False].append(
-            _unit(
-                self._farm,
+            new_unit(
                 asset,
-                kind=UnitKind.INSPECT,
+                unit_id=self._farm.new_id(),
                 task=None,
                 position=0,
-                planned=PlannedUnit(camera=None, folder="", frames=()),
+                planned=PlannedUnit(kind=UnitKind.INSPECT),
                 blender=blender,
                 priority=_INSPECT_PRIORITY,
-                needs_gpu=False,
                 now=self._now,
             )
         )
@@ -242,29 +244,47 @@ class _Admissions:
         if asset is None or asset.facts is None:
             raise LookupError(f"task {task.id} was accepted without inspected asset {task.asset_id}")
         try:
-            planned = plan(task.settings, asset.facts)
             blender = choose_blender(self._available, asset.file_version, task.settings.blender)
+            cut = cut_frames(task.settings, asset.facts, [worker.threads for worker in self._idle_workers(blender)])
+            planned = plan(task.settings, asset.facts, cut.parts)
         except InvalidInput as error:
             kind = FailureKind.MISSING_FILE if isinstance(error, MissingFiles) else FailureKind.SCRIPT_ERROR
             _refuse(self._tx, task, kind, error, self._now)
             return
+        ids = [self._farm.new_id() for _ in planned]
         self._units[task.state is TaskState.PAUSED] += [
-            _unit(
-                self._farm,
+            new_unit(
                 asset,
-                kind=UnitKind.RENDER,
+                unit_id=ids[position],
                 task=task,
                 position=position,
                 planned=piece,
+                feeds=None if piece.feeds is None else ids[piece.feeds],
                 blender=blender,
                 priority=task.priority,
-                needs_gpu=task.settings.device is Device.GPU,
+                peak_memory_bytes=self._peak_memory_bytes(asset.id),
                 now=self._now,
             )
             for position, piece in enumerate(planned)
         ]
         new = replace(task, units_total=len(planned), units_open=len(planned))
-        touch_task(self._tx, task, new, Cause(reason="planned", actor=SCHEDULER, at=self._now))
+        cause = Cause(reason="planned", actor=SCHEDULER, at=self._now)
+        task = touch_task(self._tx, task, new, cause)
+        if cut.reason:
+            note_task(self._tx, task, "task.split", replace(cause, reason=cut.reason))
+
+    def _idle_workers(self, blender: str) -> list[Worker]:
+        """Return the workers with that Blender that have nothing to do, as far as the database knows."""
+        if self._idle is None:
+            busy = {lease.worker_id for lease in self._tx.units.leases()}
+            present = [worker for worker in self._tx.workers.all() if worker.state is not WorkerState.GONE]
+            self._idle = [worker for worker in present if worker.id not in busy and worker.set_aside_until is None]
+        return [worker for worker in self._idle if blender in worker.blender_versions]
+
+    def _peak_memory_bytes(self, asset_id: str) -> int:
+        if asset_id not in self._peaks:
+            self._peaks[asset_id] = self._tx.attempts.peak_memory_bytes(asset_id)
+        return self._peaks[asset_id]
 
     def _asset(self, asset_id: str) -> Asset | None:
         """An inspected asset changes no more."""
@@ -283,45 +303,3 @@ def _refuse(tx: Transaction, task: Task, kind: FailureKind, error: RenderfarmErr
     failure = Failure(kind=kind, message=str(error))
     new = replace(task, state=TaskState.FAILED, failure=failure, finished_at=now)
     move_task(tx, task, new, Cause(reason=str(error), actor=SCHEDULER, at=now))
-
-
-def _unit(
-    farm: Farm,
-    asset: Asset,
-    *,
-    kind: UnitKind,
-    task: Task | None,
-    position: int,
-    planned: PlannedUnit,
-    blender: str,
-    priority: int,
-    needs_gpu: bool,
-    now: float,
-) -> Unit:
-    return Unit(
-        id=farm.new_id(),
-        kind=kind,
-        project_id=asset.project_id,
-        task_id=None if task is None else task.id,
-        asset_id=asset.id,
-        position=position,
-        camera=planned.camera,
-        folder=planned.folder,
-        blender=blender,
-        needs_gpu=needs_gpu,
-        frames=planned.frames,
-        frames_done=0,
-        state=UnitState.READY,
-        priority=priority,
-        attempt=0,
-        epoch=0,
-        worker_id=None,
-        lease_expires_at=None,
-        not_before=0.0,
-        progress=0.0,
-        progress_note="",
-        failed_on=(),
-        failures=(),
-        failure=None,
-        created_at=now,
-    )

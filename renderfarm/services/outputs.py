@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from renderfarm.auth import Principal
-from renderfarm.domain.models import Output
+from renderfarm.domain.models import Output, OutputRole
 from renderfarm.errors import NotFound, RenderfarmError
 from renderfarm.ports import Farm, Page
 from renderfarm.services.tasks import readable_task
@@ -50,14 +50,14 @@ def open_output(farm: Farm, output: Output) -> BinaryIO:
 
 
 def publish_outputs(farm: Farm, outputs: Sequence[Output]) -> None:
-    """Let committed outputs appear as ``TASK/NAME`` in the object store, each as a whole.
+    """Let committed outputs appear as ``TASK/NAME`` in the object store, each as a whole; parts of frames never do.
 
     Raises:
         NotFound, StorageFull, FarmUnavailable: one could not appear; the others have.
     """
     published: list[Output] = []
     errors: list[RenderfarmError] = []
-    for output in outputs:
+    for output in (output for output in outputs if output.role is not OutputRole.PART):
         try:
             farm.objects.publish(output.digest, published_name(output))
         except RenderfarmError as error:
@@ -65,19 +65,25 @@ def publish_outputs(farm: Farm, outputs: Sequence[Output]) -> None:
         else:
             published.append(output)
     if published:
-        with farm.database.write() as tx:
-            ids = [output.id for output in published]
-            all_there = tx.outputs.mark_published(ids) == len(ids)
-            present = set(ids) if all_there else tx.outputs.present(ids)
-        for output in published:
-            if output.id not in present:  # undone by a retry meanwhile
-                withdraw(farm, output)
+        _mark_published(farm, published)
     if errors:
         raise errors[0]
 
 
+def _mark_published(farm: Farm, published: Sequence[Output]) -> None:
+    with farm.database.write() as tx:
+        ids = [output.id for output in published]
+        all_there = tx.outputs.mark_published(ids) == len(ids)
+        present = set(ids) if all_there else tx.outputs.present(ids)
+    for output in published:
+        if output.id not in present:  # undone by a retry meanwhile
+            withdraw(farm, output)
+
+
 def withdraw(farm: Farm, output: Output) -> None:
     """Let an output that was undone disappear; what has taken its place since, if anything, stands instead."""
+    if output.role is OutputRole.PART:
+        return  # it has never appeared
     with farm.database.read() as tx:
         successor = tx.outputs.named(output.task_id, output.name)
     if successor is None:

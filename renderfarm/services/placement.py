@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from renderfarm.domain.blender_versions import choose_blender
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
-from renderfarm.domain.models import Attempt, ReadyUnit, Unit, Worker
+from renderfarm.domain.models import Attempt, ReadyUnit, Unit, UnitKind, Worker
 from renderfarm.domain.paces import Paces
-from renderfarm.domain.policy import Candidate, Placement, Slot, place
+from renderfarm.domain.policy import Candidate, Placement, Slot, chunk_s, place
 from renderfarm.domain.states import AttemptState, TaskState, UnitState
 from renderfarm.errors import InvalidInput
 from renderfarm.ports import Farm, Transaction
@@ -25,6 +25,10 @@ from renderfarm.services.steps import Steps
 _CANDIDATES = 32
 _CANDIDATES_MAX = 512
 _CANDIDATES_PER_WORKER = 4
+
+
+#: The Blenders of workers, whether they are to be tried where a GPU is needed, their memory.
+_Kind = tuple[frozenset[str], bool, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,31 +78,54 @@ def _choose(tx: Transaction, slots: Sequence[Slot], paces: Paces, now: float) ->
     """Ask the policy. Few units are looked at, and more only while every one of them finds a worker."""
     # Ray does not know every kind of GPU. Where it knows of none, any worker may try, and its session finds out.
     gpus_known = any(slot.gpus for slot in slots)
-    kinds = Counter((slot.blenders, slot.gpus > 0 or not gpus_known) for slot in slots if slot.may_take)
+    all_kinds = {_kind(slot, gpus_known) for slot in slots}
+    free = Counter(_kind(slot, gpus_known) for slot in slots if slot.may_take)
+    kinds = {(*kind[:2], _limit_bytes(kind, all_kinds)): workers for kind, workers in free.items()}
     limit = _CANDIDATES
     while True:
         ready = _ready_units(tx, kinds, limit, now)
-        placements = place([_candidate(unit, gpus_known, paces) for unit in ready.values()], slots)
+        candidates = [_candidate(unit, gpus_known, paces) for unit in ready.values()]
+        placements = place(candidates, slots, ahead_s=chunk_s(candidates, slots))
         if len(placements) < len(ready) or len(ready) < limit or limit >= _CANDIDATES_MAX:
             return [(ready[placement.unit_id], placement) for placement in placements]
         limit = min(_CANDIDATES_MAX, limit * 8)
 
 
 def _ready_units(
-    tx: Transaction, kinds: Mapping[tuple[frozenset[str], bool], int], limit: int, now: float
+    tx: Transaction, kinds: Mapping[tuple[frozenset[str], bool, int | None], int], limit: int, now: float
 ) -> dict[str, ReadyUnit]:
     """Return the first units for each kind of free worker: what none of them can take must not hide what they can."""
     return {
         unit.id: unit
-        for (blenders, with_gpu), workers in kinds.items()
+        for (blenders, with_gpu, limit_bytes), workers in kinds.items()
         for unit in tx.units.placeable(
-            now, limit + workers * _CANDIDATES_PER_WORKER, blenders=blenders, with_gpu=with_gpu
+            now,
+            limit + workers * _CANDIDATES_PER_WORKER,
+            blenders=blenders,
+            with_gpu=with_gpu,
+            memory_bytes=limit_bytes,
         )
     }
 
 
+def _kind(slot: Slot, gpus_known: bool) -> _Kind:
+    return slot.blenders, slot.gpus > 0 or not gpus_known, slot.memory_bytes
+
+
+def _limit_bytes(kind: _Kind, kinds: Set[_Kind]) -> int | None:
+    """Return the most memory that a unit may need for a kind of worker to have it.
+
+    None: however much it needs, as there is nothing that a worker of another kind has more memory for.
+    """
+    blenders, has_gpu, memory_bytes = kind
+    larger = [other for other in kinds if other[1] >= has_gpu and other[2] > memory_bytes]
+    return memory_bytes if all(any(blender in other[0] for other in larger) for blender in blenders) else None
+
+
 def _candidate(unit: ReadyUnit, gpus_known: bool, paces: Paces) -> Candidate:
-    pace_s = paces.frame_seconds(unit.task_id, unit.asset_id)
+    # Whole frames are what is measured.
+    is_measured = unit.kind is UnitKind.RENDER and not unit.is_part
+    pace_s = paces.frame_seconds(unit.task_id, unit.asset_id) if is_measured else None
     return Candidate(
         unit_id=unit.id,
         order=(-unit.priority, unit.task_id or "", unit.position),
@@ -108,6 +135,7 @@ def _candidate(unit: ReadyUnit, gpus_known: bool, paces: Paces) -> Candidate:
         failed_on=frozenset(unit.failed_on),
         # What has failed may take any time, and others should not stand behind it.
         estimate_s=None if pace_s is None or unit.failures else pace_s * unit.frames_left,
+        memory_bytes=unit.memory_bytes,
     )
 
 
@@ -115,7 +143,10 @@ def _lease(
     steps: Steps, unit: ReadyUnit, placement: Placement, nodes: Mapping[str, str], epoch: int, now: float
 ) -> Placed:
     worker_id, number = placement.worker_id, unit.attempt + 1
-    cause = Cause(reason=f"placed on {worker_id}", actor=SCHEDULER, at=now)
+    reason = f"placed on {worker_id}"
+    if placement.lacks_bytes:
+        reason += f", although it may need {placement.lacks_bytes / 2**30:.1f} GiB more than any worker has"
+    cause = Cause(reason=reason, actor=SCHEDULER, at=now)
     _start_task(steps, unit, cause)
     attempt = Attempt(
         unit_id=unit.id,
@@ -196,6 +227,17 @@ def record_workers(farm: Farm, workers: Sequence[Worker]) -> None:
     """Write down how workers were last seen."""
     with farm.database.write() as tx:
         tx.workers.put(workers)
+
+
+def raise_needs(farm: Farm, epoch: int, task_id: str, memory_bytes: int) -> None:
+    """Let what is left of a task go only where there is as much memory as its attempts have turned out to need."""
+    now = farm.clock()
+    with farm.database.write() as tx:
+        tx.leader.hold(epoch, now)
+        task = tx.tasks.lock(task_id)
+        if task is not None and tx.units.raise_needs(task_id, memory_bytes):
+            reason = f"its frames need {memory_bytes / 2**30:.1f} GiB, which not every worker has"
+            note_task(tx, task, "task.memory", Cause(reason=reason, actor=SCHEDULER, at=now))
 
 
 def repin_units(farm: Farm, epoch: int) -> None:

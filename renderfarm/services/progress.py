@@ -71,7 +71,8 @@ def keep_statuses(farm: Farm, task_ids: Collection[str]) -> None:
 
 
 def _status(task: Task, in_work: InWork) -> TaskStatus:
-    share = min(1.0, (task.frames_done + in_work.frames) / task.frames_total) if task.frames_total else 0.0
+    done = task.frames_done + task.parts_done + in_work.frames
+    share = min(1.0, done / task.frames_total) if task.frames_total else 0.0
     return TaskStatus(
         task_id=task.id,
         project_id=task.project_id,
@@ -91,10 +92,12 @@ def _may_be_in_work(task: Task) -> bool:
 
 def _eta_s(task: Task, in_work: InWork) -> float | None:
     """Return the seconds that the frames left take at the mean of those done, on the workers that work on it now."""
-    if task.state is not TaskState.RUNNING or task.frames_done == 0:
+    done = task.frames_done + task.parts_done
+    if task.state is not TaskState.RUNNING or done == 0:
         return None
-    frame_s = task.render_seconds / task.frames_done
-    return round((task.frames_total - task.frames_done - in_work.frames) * frame_s / max(1, in_work.workers), 1)
+    frame_s = task.render_seconds / done
+    left = max(0.0, task.frames_total - done - in_work.frames)
+    return round(left * frame_s / max(1, in_work.workers), 1)
 
 
 def list_units(

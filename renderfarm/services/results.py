@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from renderfarm.domain.facts import SceneFacts
-from renderfarm.domain.failures import RULES, Failure, retry_delay_s
+from renderfarm.domain.failures import RULES, Failure, FailureKind, retry_delay_s
 from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
-from renderfarm.domain.models import Asset, Output, Task, Unit, UnitKind
-from renderfarm.domain.states import AssetState, AttemptState, TaskState, UnitState
+from renderfarm.domain.models import Asset, Output, OutputRole, Task, Unit, UnitKind
+from renderfarm.domain.needs import after_out_of_memory
+from renderfarm.domain.states import AssetState, AttemptState, TaskState, UnitState, WorkerState
+from renderfarm.domain.verification import should_verify
 from renderfarm.errors import LeaseLost
 from renderfarm.ports import Farm, Transaction
+from renderfarm.services.dependencies import inputs_of
 from renderfarm.services.journal import Cause, move_asset
 from renderfarm.services.steps import Steps
 
@@ -48,6 +51,10 @@ class FrameCommit:
     frame: int
     files: tuple[RenderedFile, ...]
     render_seconds: float
+    warm: bool = False
+    """It was rendered with what the session had kept of earlier frames."""
+    devices: tuple[str, ...] = ()
+    """What it was really rendered on."""
     report: AttemptReport = NO_REPORT
     """Counts with the unit's last frame."""
 
@@ -62,7 +69,7 @@ def begin(
     """
     with farm.database.read() as tx:
         units = tx.units.some([lease.unit_id for lease in leases])
-        held = {lease: units[lease.unit_id] for lease in leases if _holds(units.get(lease.unit_id), lease)}
+        held = {lease: units[lease.unit_id] for lease in leases if holds(units.get(lease.unit_id), lease)}
         asset_ids = {unit.asset_id for unit in held.values()}
         assets = {asset_id: known.get(asset_id) or tx.assets.get(asset_id) for asset_id in asset_ids}
         tasks = tx.tasks.some({lease.task_id for lease in held if lease.task_id is not None})
@@ -89,7 +96,7 @@ def renew(farm: Farm, beats: Sequence[Beat]) -> set[Lease]:
         if tx.units.renew(told, until) == len(told):
             return set()
         units = tx.units.some([beat.lease.unit_id for beat in told])
-    return {beat.lease for beat in told if not _holds(units.get(beat.lease.unit_id), beat.lease)}
+    return {beat.lease for beat in told if not holds(units.get(beat.lease.unit_id), beat.lease)}
 
 
 # --- committing ----------------------------------------------------------------------------------------------
@@ -112,6 +119,9 @@ def commit_frames(farm: Farm, commits: Sequence[FrameCommit]) -> list[list[Outpu
             known.setdefault((output.unit_id, output.attempt, output.frame), []).append(output)
         told = [_commit(farm, steps, known, commit, now) for commit in commits]
         steps.write()
+        for commit, outputs in zip(commits, told, strict=True):
+            if outputs is not None and commit.unit.kind is UnitKind.MERGE:
+                tx.outputs.remove(inputs_of(tx, commit.unit.task_id or "", commit.unit.id), commit.unit.frames)
     return told
 
 
@@ -123,23 +133,75 @@ def _commit(
     if key in known:  # the answer to the same commit was lost, and the worker asks again
         return known[key]
     unit, task = steps.unit(lease.unit_id), steps.task(lease.task_id)
-    if unit is None or not _holds(unit, lease):
+    if unit is None or not holds(unit, lease):
         return None
     if task is None:
         raise LookupError(f"unit {unit.id} is no unit of a task")
-    outputs = known[key] = [_output(farm, unit, task, commit, file, now) for file in commit.files]
     seconds = commit.render_seconds
-    cause = Cause(reason=f"frame {commit.frame} in {seconds:.2f} s", actor=f"worker:{lease.worker_id}", at=now)
-    steps.add_outputs(outputs)
+    role = OutputRole.PICTURE if unit.part is None else OutputRole.PART
+    outputs = known[key] = [
+        new_output(farm, unit, lease, file, role, commit.frame, now, render_seconds=seconds, warm=commit.warm)
+        for file in commit.files
+    ]
+    what = f"frame {commit.frame}" if unit.part is None else f"a part of frame {commit.frame}"
+    where = f" on {', '.join(commit.devices)}" if commit.devices else ""
+    cause = Cause(reason=f"{what} in {seconds:.2f} s{where}", actor=f"worker:{lease.worker_id}", at=now)
+    steps.add_outputs(outputs, _impressions(outputs, commit.files))
     steps.note_unit(unit, "frame.committed", None, ", ".join(output.name for output in outputs)[:255], cause)
-    counted = replace(task, frames_done=task.frames_done + 1, render_seconds=task.render_seconds + seconds)
+    for output in outputs:
+        if output.flaws:
+            told = replace(cause, reason=f"frame {output.frame}: {', '.join(flaw.message for flaw in output.flaws)}")
+            steps.note_unit(unit, "frame.flawed", None, output.name[:255], told)
+    counted = _count(task, unit, seconds)
+    if commit.warm and unit.kind is UnitKind.RENDER and unit.part is None and should_verify(counted, farm.random()):
+        counted = _verify(farm, steps, counted, unit, commit.frame, cause)
     steps.set_task(counted, cause)
     steps.advance(unit, seconds)
     if unit.frames_done + 1 < len(unit.frames):
         steps.set_unit(replace(unit, frames_done=unit.frames_done + 1, progress=0.0, progress_note=""))
     else:
-        _succeed(steps, unit, commit.report, cause)
+        succeed(steps, unit, commit.report, cause)
     return outputs
+
+
+def _impressions(outputs: Sequence[Output], files: Sequence[RenderedFile]) -> dict[str, bytes]:
+    pairs = zip(outputs, files, strict=True)
+    return {output.id: file.glance.impression for output, file in pairs if file.glance is not None}
+
+
+def _count(task: Task, unit: Unit, seconds: float) -> Task:
+    """Return a task that has one frame, or a part of one, more."""
+    parts = unit.share if unit.part is not None else -1.0 if unit.kind is UnitKind.MERGE else 0.0
+    return replace(
+        task,
+        frames_done=task.frames_done + (unit.part is None),
+        # A third and a third and a third are not quite one.
+        parts_done=max(0.0, round(task.parts_done + parts, 9)),
+        render_seconds=task.render_seconds + seconds,
+    )
+
+
+def _verify(farm: Farm, steps: Steps, task: Task, unit: Unit, frame: int, cause: Cause) -> Task:
+    """Let another worker, if there is one, render a warm frame cold; return the task with that unit."""
+    fresh = replace(unit, frames=(frame,), frames_done=0, state=UnitState.READY, attempt=0, epoch=0, share=0.0)
+    verification = replace(
+        at_rest(fresh),
+        id=farm.new_id(),
+        kind=UnitKind.VERIFY,
+        feeds=None,
+        failed_on=() if unit.worker_id is None else (unit.worker_id,),
+        failures=(),
+        failure=None,
+        not_before=0.0,
+        created_at=cause.at,
+    )
+    steps.add_unit(verification, replace(cause, reason=f"is frame {frame} the same when it is rendered cold?"))
+    return replace(
+        task,
+        units_total=task.units_total + 1,
+        units_open=task.units_open + 1,
+        verifications=task.verifications + 1,
+    )
 
 
 def commit_inspection(farm: Farm, lease: Lease, facts: SceneFacts, report: AttemptReport) -> None:
@@ -147,9 +209,9 @@ def commit_inspection(farm: Farm, lease: Lease, facts: SceneFacts, report: Attem
     cause = Cause(reason="inspected", actor=f"worker:{lease.worker_id}", at=farm.clock())
     with farm.database.write() as tx:
         steps = Steps(tx, []).lock([lease.unit_id])
-        unit = _fenced(steps.unit(lease.unit_id), lease)
+        unit = fenced(steps.unit(lease.unit_id), lease)
         asset = _present(tx.assets.get(unit.asset_id), unit)
-        _succeed(steps, unit, report, cause)
+        succeed(steps, unit, report, cause)
         steps.write()
         move_asset(tx, asset, replace(asset, state=AssetState.READY, facts=facts), cause)
 
@@ -159,11 +221,11 @@ def finish(farm: Farm, lease: Lease) -> None:
     cause = Cause(reason="all its frames were there", actor=f"worker:{lease.worker_id}", at=farm.clock())
     with farm.database.write() as tx:
         steps = Steps(tx, [lease.task_id]).lock([lease.unit_id])
-        _succeed(steps, _fenced(steps.unit(lease.unit_id), lease), NO_REPORT, cause)
+        succeed(steps, fenced(steps.unit(lease.unit_id), lease), NO_REPORT, cause)
         steps.write()
 
 
-def _succeed(steps: Steps, unit: Unit, report: AttemptReport, cause: Cause) -> None:
+def succeed(steps: Steps, unit: Unit, report: AttemptReport, cause: Cause) -> None:
     """End a unit whose last frame, or inspection, is there."""
     steps.step_unit(
         replace(
@@ -178,6 +240,7 @@ def _succeed(steps: Steps, unit: Unit, report: AttemptReport, cause: Cause) -> N
         ),
         cause,
     )
+    steps.feed(unit, cause)
     steps.end_attempt(unit, AttemptState.SUCCEEDED, report, None, cause.at)
     task = steps.task(unit.task_id)
     if task is not None:
@@ -210,7 +273,7 @@ def fail(farm: Farm, lease: Lease, failure: Failure, report: AttemptReport) -> N
     cause = Cause(reason=failure.message, actor=f"worker:{lease.worker_id}", at=farm.clock())
     with farm.database.write() as tx:
         steps = Steps(tx, [lease.task_id]).lock([lease.unit_id])
-        fail_unit(farm, tx, steps, _fenced(steps.unit(lease.unit_id), lease), failure, cause, report)
+        fail_unit(farm, tx, steps, fenced(steps.unit(lease.unit_id), lease), failure, cause, report)
 
 
 def fail_unit(
@@ -223,16 +286,21 @@ def fail_unit(
     report: AttemptReport = NO_REPORT,
 ) -> None:
     """Apply the failure kind's rule to a running unit, and write it."""
+    memory_bytes = unit.memory_bytes
+    if failure.kind is FailureKind.OUT_OF_MEMORY:
+        present = [worker for worker in tx.workers.all() if worker.state is not WorkerState.GONE]
+        memory_bytes, failure = after_out_of_memory(unit, failure, report.peak_memory_bytes, present)
     failures = (*unit.failures, failure.kind)
     delay_s = retry_delay_s(failures, farm.random())
     blamed = RULES[failure.kind].blames_worker and unit.worker_id is not None and unit.worker_id not in unit.failed_on
     new = replace(
-        _at_rest(unit),
-        state=UnitState.FAILED if delay_s is None else UnitState.READY,
+        at_rest(unit),
+        state=_gone(unit) if delay_s is None else UnitState.READY,
         not_before=0.0 if delay_s is None else cause.at + delay_s,
         failures=failures,
         failed_on=(*unit.failed_on, unit.worker_id or "") if blamed else unit.failed_on,
         failure=failure,
+        memory_bytes=memory_bytes,
     )
     outlook = "no retry" if delay_s is None else f"retry in {delay_s:.1f} s"
     steps.step_unit(new, replace(cause, reason=f"{failure.kind}: {failure.message} ({outlook})"))
@@ -240,7 +308,10 @@ def fail_unit(
     task = steps.task(unit.task_id)
     if task is not None:
         if delay_s is None:
-            _settle(steps, _with_failed_unit(task, unit, failure), cause)
+            reason = f"what it waits for has failed: {failure.message}"
+            abandoned = steps.abandon(unit, replace(cause, reason=reason))
+            left = replace(task, units_open=task.units_open - abandoned)
+            _settle(steps, _without_unit(left, unit, failure), cause)
         else:
             steps.set_task(task, cause)
     steps.write()
@@ -248,7 +319,14 @@ def fail_unit(
         _reject_asset(tx, unit, failure, cause)
 
 
-def _with_failed_unit(task: Task, unit: Unit, failure: Failure) -> Task:
+def _gone(unit: Unit) -> UnitState:
+    """Return the state of a unit that is not tried again. What is no part of the picture fails no task."""
+    return UnitState.CANCELLED if unit.kind is UnitKind.VERIFY else UnitState.FAILED
+
+
+def _without_unit(task: Task, unit: Unit, failure: Failure) -> Task:
+    if _gone(unit) is UnitState.CANCELLED:
+        return replace(task, units_open=task.units_open - 1)
     return replace(
         task,
         units_open=task.units_open - 1,
@@ -277,9 +355,9 @@ def hand_back(farm: Farm, leases: Sequence[Lease], reason: str) -> None:
         steps = Steps(tx, {lease.task_id for lease in leases}).lock([lease.unit_id for lease in leases])
         for lease in leases:
             unit = steps.unit(lease.unit_id)
-            if unit is not None and _holds(unit, lease):
+            if unit is not None and holds(unit, lease):
                 cause = Cause(reason=reason, actor=f"worker:{lease.worker_id}", at=farm.clock())
-                steps.step_unit(replace(_at_rest(unit), state=UnitState.READY), cause)
+                steps.step_unit(replace(at_rest(unit), state=UnitState.READY), cause)
                 steps.end_attempt(unit, AttemptState.CANCELLED, NO_REPORT, None, cause.at)
                 task = steps.task(unit.task_id)
                 if task is not None:
@@ -290,19 +368,19 @@ def hand_back(farm: Farm, leases: Sequence[Lease], reason: str) -> None:
 # --- what they share -----------------------------------------------------------------------------------------
 
 
-def _holds(unit: Unit | None, lease: Lease) -> bool:
+def holds(unit: Unit | None, lease: Lease) -> bool:
     """Tell whether a lease is the one under which its unit runs."""
     expected = (UnitState.RUNNING, lease.attempt, lease.epoch)
     return unit is not None and (unit.state, unit.attempt, unit.epoch) == expected
 
 
-def _at_rest(unit: Unit) -> Unit:
+def at_rest(unit: Unit) -> Unit:
     """Return a unit that nobody works on any more."""
     return replace(unit, worker_id=None, lease_expires_at=None, progress=0.0, progress_note="")
 
 
-def _fenced(unit: Unit | None, lease: Lease) -> Unit:
-    if unit is None or not _holds(unit, lease):
+def fenced(unit: Unit | None, lease: Lease) -> Unit:
+    if unit is None or not holds(unit, lease):
         raise LeaseLost(f"attempt {lease.attempt} of unit {lease.unit_id} is not the running one any more")
     return unit
 
@@ -313,22 +391,37 @@ def _present(asset: Asset | None, unit: Unit) -> Asset:
     return asset
 
 
-def _output(farm: Farm, unit: Unit, task: Task, commit: FrameCommit, file: RenderedFile, now: float) -> Output:
-    name = f"{unit.folder}/{file.name}" if unit.folder else file.name
+def new_output(
+    farm: Farm,
+    unit: Unit,
+    lease: Lease,
+    file: RenderedFile,
+    role: OutputRole,
+    frame: int,
+    now: float,
+    *,
+    render_seconds: float = 0.0,
+    warm: bool = False,
+) -> Output:
+    """Return a file that an attempt has made, as its task's."""
+    folder = f".parts/{unit.id}" if role is OutputRole.PART else unit.folder
     return Output(
         id=farm.new_id(),
-        task_id=task.id,
+        task_id=lease.task_id or "",
         unit_id=unit.id,
-        attempt=commit.lease.attempt,
-        frame=commit.frame,
+        attempt=lease.attempt,
+        frame=frame,
         camera=unit.camera,
-        name=name,
+        role=role,
+        name=f"{folder}/{file.name}" if folder else file.name,
         digest=file.digest,
         size_bytes=file.size_bytes,
         media_type=_media_type(file.name),
-        render_seconds=commit.render_seconds,
+        render_seconds=render_seconds,
         committed_at=now,
         published=False,
+        warm=warm,
+        flaws=None if file.glance is None else file.glance.flaws,
     )
 
 

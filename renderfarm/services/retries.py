@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from renderfarm.auth import Principal
 from renderfarm.domain.frames import format_frames, parse_frames
-from renderfarm.domain.models import Output, Task
+from renderfarm.domain.models import Output, OutputRole, Task
 from renderfarm.domain.states import TASK_ENDED, UNIT_ENDED, TaskState, UnitState
 from renderfarm.errors import Conflict, InvalidFrames
 from renderfarm.ports import Farm, Transaction
+from renderfarm.services.dependencies import block_again, parts_done, with_related
 from renderfarm.services.journal import Cause, log_units, move_task, note_task, touch_task
 from renderfarm.services.outputs import withdraw
 from renderfarm.services.repeating import repeated_if_undone
@@ -44,20 +45,26 @@ def _retry(
         cause = Cause(reason=_reason(wanted), actor=principal.actor, at=farm.clock())
         if wanted is None:
             return _restart(tx, task, _NOT_DONE, None, cause), ()
-        unit_ids = _units_with(tx, task, wanted)
-        undone = tx.outputs.remove(unit_ids, frozenset(wanted))
-        return _restart(tx, _without(task, undone), tuple(UNIT_ENDED), unit_ids, cause), undone
+        return _undo(tx, task, _units_with(tx, task, wanted), frozenset(wanted), cause)
 
 
-def undo_frame(tx: Transaction, task: Task, output: Output, cause: Cause) -> Sequence[Output]:
-    """Render a frame of a locked task again; return the outputs that are its own no more, for ``withdraw``.
+def undo_frames(tx: Transaction, task: Task, outputs: Collection[Output], cause: Cause) -> Sequence[Output]:
+    """Render frames of a locked task again; return the outputs that are its own no more, for ``withdraw``.
 
     Raises:
-        Conflict: its unit has not ended.
+        Conflict: none of their units has ended.
     """
-    undone = tx.outputs.remove([output.unit_id], {output.frame})
-    _restart(tx, _without(task, undone), tuple(UNIT_ENDED), [output.unit_id], cause)
-    return undone
+    unit_ids = {output.unit_id for output in outputs}
+    return _undo(tx, task, unit_ids, {output.frame for output in outputs}, cause)[1]
+
+
+def _undo(
+    tx: Transaction, task: Task, unit_ids: Collection[str], frames: Collection[int], cause: Cause
+) -> tuple[Task, Sequence[Output]]:
+    """Take frames of some units, and what was made of them, back to the start."""
+    related = with_related(tx, task.id, unit_ids)
+    undone = tx.outputs.remove(related, frames)
+    return _restart(tx, _without(task, undone), tuple(UNIT_ENDED), related, cause), undone
 
 
 def _reason(wanted: tuple[int, ...] | None) -> str:
@@ -75,7 +82,8 @@ def _units_with(tx: Transaction, task: Task, wanted: tuple[int, ...]) -> list[st
 
 def _without(task: Task, undone: Sequence[Output]) -> Task:
     """Return a task whose counters have forgotten these outputs."""
-    seconds = {(output.unit_id, output.frame): output.render_seconds for output in undone}
+    pictures = [output for output in undone if output.role is OutputRole.PICTURE]
+    seconds = {(output.unit_id, output.frame): output.render_seconds for output in pictures}
     return replace(
         task,
         frames_done=task.frames_done - len(seconds),
@@ -91,12 +99,14 @@ def _restart(
     failed = task.units_failed - tx.units.count(task.id, UnitState.FAILED, unit_ids)
     log_units(tx, replace(task, revision=task.revision + 1), states, UnitState.READY, cause, unit_ids)
     restarted = tx.units.restart(task.id, states, unit_ids)
+    block_again(tx, task.id, replace(cause, reason="it waits for what is rendered again"), task.revision + 1)
     if restarted == 0 and (task.units_total > 0 or task.state not in TASK_ENDED):
         raise Conflict(f"nothing to retry: no such frame of task {task.id} has ended without a result")
     new = replace(
         task,
         units_open=task.units_open + restarted,
         units_failed=failed,
+        parts_done=parts_done(tx, task.id),
         failure=task.failure if failed else None,
         finished_at=None,
     )

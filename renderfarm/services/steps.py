@@ -6,14 +6,15 @@ many statements as those of one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Self
 
 from renderfarm.domain.failures import Failure
 from renderfarm.domain.leases import AttemptReport
 from renderfarm.domain.models import Attempt, AttemptStep, LogEntry, Output, ReadyUnit, Task, Unit
-from renderfarm.domain.states import AttemptState, UnitState, check_step
+from renderfarm.domain.states import AttemptState, TaskState, UnitState, check_step
 from renderfarm.errors import RolledBack
 from renderfarm.ports import Transaction
 from renderfarm.services.journal import Cause, task_entry, unit_entry
@@ -35,19 +36,35 @@ class Steps:
         self._new_attempts: list[Attempt] = []
         self._attempts: dict[str, AttemptStep] = {}
         self._new_outputs: list[Output] = []
+        self._impressions: dict[str, bytes] = {}
+        self._new_units: dict[bool, list[Unit]] = {False: [], True: []}
+        """Held back or not."""
         self._entries: list[LogEntry] = []
 
     def lock(self, unit_ids: Collection[str]) -> Self:
         """Lock units, and read them."""
         self._old_units = self._tx.units.lock_all(unit_ids)
         self._units = dict(self._old_units)
-        return self
+        return self._with_fed()
 
     def confirm(self, units: Collection[Unit]) -> Self:
         """Lock those units that still run the attempt with which they are given."""
         self._old_units = self._tx.units.confirm(units)
         self._units = dict(self._old_units)
-        return self
+        return self._with_fed()
+
+    def _with_fed(self) -> Self:
+        """Lock also what waits for the units that are locked, and so on."""
+        while True:
+            fed = {unit.feeds for unit in self._old_units.values() if unit.feeds is not None}
+            missing = fed.difference(self._old_units)
+            if not missing:
+                return self
+            found = self._tx.units.lock_all(missing)
+            self._old_units |= found
+            self._units |= found
+            if missing.difference(found):
+                raise LookupError(f"units {sorted(missing.difference(found))} are waited for and not there")
 
     # --- as things are now -----------------------------------------------------------------------------------
 
@@ -70,6 +87,25 @@ class Steps:
         check_step(old.state, new.state)
         self._units[new.id] = new
         self.note_unit(new, "unit.state", old.state, new.state, cause)
+
+    def feed(self, unit: Unit, cause: Cause) -> None:
+        """Let what waits for a unit know that it has succeeded."""
+        fed = None if unit.feeds is None else self._units[unit.feeds]
+        if fed is None or fed.state is not UnitState.BLOCKED:
+            return
+        new = replace(fed, inputs_open=fed.inputs_open - 1)
+        if new.inputs_open > 0:
+            self.set_unit(new)
+        else:
+            self.step_unit(replace(new, state=UnitState.READY), replace(cause, reason="all that it waits for is there"))
+
+    def abandon(self, unit: Unit, cause: Cause) -> int:
+        """Cancel what waits for a unit that will not succeed; return how many units that were."""
+        fed = None if unit.feeds is None else self._units[unit.feeds]
+        if fed is None or fed.state is not UnitState.BLOCKED:
+            return 0
+        self.step_unit(replace(fed, state=UnitState.CANCELLED), cause)
+        return 1 + self.abandon(fed, cause)
 
     def set_unit(self, new: Unit) -> None:
         """Change a unit, but not its state."""
@@ -110,6 +146,7 @@ class Steps:
             failure=failure,
             log_digest=report.log_digest,
             peak_memory_bytes=report.peak_memory_bytes,
+            devices=report.devices or None,
             finished_at=now,
         )
 
@@ -121,8 +158,16 @@ class Steps:
         revision = self.revision(unit.task_id)
         self._entries.append(unit_entry(cause, "unit.state", UnitState.READY, UnitState.RUNNING, unit, revision))
 
-    def add_outputs(self, outputs: Collection[Output]) -> None:
+    def add_unit(self, unit: Unit, cause: Cause) -> None:
+        """Add a unit to a task, whose counters are the caller's."""
+        task = self.task(unit.task_id)
+        self._new_units[task is not None and task.state is TaskState.PAUSED].append(unit)
+        self._entries.append(unit_entry(cause, "unit.added", None, unit.state, unit, self.revision(unit.task_id)))
+
+    def add_outputs(self, outputs: Collection[Output], impressions: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Add outputs, and what is kept of some for their neighbours' sake, by id."""
         self._new_outputs += outputs
+        self._impressions |= impressions
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -149,9 +194,16 @@ class Steps:
         if written != len(units) + len(self._leases):
             raise RolledBack("a unit has changed since it was read")
         tx.attempts.advance(list(self._attempts.values()))
+        self._write_new()
+
+    def _write_new(self) -> None:
+        tx = self._tx
+        for held, new_units in self._new_units.items():
+            if new_units:
+                tx.units.add(new_units, held=held)
         if self._new_attempts:
             tx.attempts.add(self._new_attempts)
         if self._new_outputs:
-            tx.outputs.add(self._new_outputs)
+            tx.outputs.add(self._new_outputs, self._impressions)
         if self._entries:
             tx.log.add(self._entries)

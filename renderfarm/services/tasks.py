@@ -9,7 +9,7 @@ from renderfarm.auth import Permission, Principal, authorise
 from renderfarm.domain.blender_versions import choose_blender
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.models import Asset, Task
-from renderfarm.domain.planning import plan
+from renderfarm.domain.planning import pictures, plan
 from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.domain.states import UNIT_OPEN, AssetState, TaskState, UnitState
 from renderfarm.errors import AssetNotReady, InvalidAsset, InvalidInput, NotFound
@@ -48,7 +48,7 @@ def _new_task(
     authorise(principal, Permission.TASK_CREATE, asset.project_id)
     if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
         raise InvalidInput(f"the priority must be between {PRIORITY_MIN} and {PRIORITY_MAX}, not {priority}")
-    frames_total = sum(len(unit.frames) for unit in plan(settings, _inspected_facts(asset)))
+    frames_total = pictures(plan(settings, _inspected_facts(asset)))
     available = available_blenders(farm)
     if available:
         choose_blender(available, asset.file_version, settings.blender)
@@ -68,7 +68,10 @@ def _new_task(
         units_failed=0,
         frames_total=frames_total,
         frames_done=0,
+        parts_done=0.0,
         render_seconds=0.0,
+        cold=False,
+        verifications=0,
         failure=None,
         created_at=now,
         started_at=None,

@@ -22,6 +22,7 @@ class Worker(BaseModel):
     pid: int = Field(description="Its process on the node.")
     blender_versions: list[str]
     threads: int
+    gpus: int = Field(description="Its own; no other worker sees them.")
     task_id: str | None = Field(description="Task of the unit it works on; none while it inspects an upload.")
     unit_id: str | None
     frames: str | None = Field(description="Frames of that unit.", examples=["1-3"])
@@ -42,6 +43,7 @@ class Worker(BaseModel):
             pid=worker.pid,
             blender_versions=list(worker.blender_versions),
             threads=worker.threads,
+            gpus=worker.gpus,
             task_id=unit.task_id if unit else None,
             unit_id=unit.id if unit else None,
             frames=format_frames(unit.frames) if unit else None,
@@ -60,8 +62,8 @@ class Node(BaseModel):
     node: str
     address: str
     labels: dict[str, str]
-    gpus: int
-    memory_bytes: int
+    gpus: int = Field(description="Of all its workers.")
+    memory_bytes: int = Field(description="What its workers share.")
     workers: list[Worker]
 
 
@@ -80,11 +82,12 @@ class Nodes(BaseModel):
                     node=worker.node,
                     address=worker.address,
                     labels=worker.labels,
-                    gpus=worker.gpus,
+                    gpus=0,
                     memory_bytes=worker.memory_bytes,
                     workers=[],
                 ),
             )
+            node.gpus += worker.gpus
             node.workers.append(Worker.of(activity))
         return Nodes(items=list(nodes.values()))
 

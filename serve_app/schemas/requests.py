@@ -7,7 +7,16 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from renderfarm.domain.render_settings import Device, Engine, ImageFormat, RenderSettings
+from renderfarm.domain.movies import MovieFormat
+from renderfarm.domain.render_settings import (
+    Device,
+    Engine,
+    FlawedFrames,
+    ImageFormat,
+    PersistentData,
+    RenderSettings,
+    Split,
+)
 from renderfarm.services.tasks import PRIORITY_MAX, PRIORITY_MIN
 
 NAME_LENGTH_MAX = 200
@@ -44,7 +53,21 @@ class SettingsIn(BaseModel):
     resolution_y_px: Integer | None = Field(default=None, description="Height; only together with the width.")
     percent: Integer | None = Field(default=None, description="Share of the resolution.")
     format: ImageFormat | None = None
+    movie: MovieFormat | None = Field(default=None, description="Make a movie of each camera's frames, too.")
     device: Device = Device.AUTO
+    persistent_data: PersistentData = Field(
+        default=PersistentData.AUTO,
+        description="Keep render data between frames: `auto` keeps it and compares some frames with cold renders.",
+    )
+    split: str = Field(
+        default=Split.AUTO,
+        max_length=40,
+        description="Whether several workers render one frame: `auto`, `none`, `tiles:N` or `samples:N`.",
+    )
+    flawed: FlawedFrames = Field(
+        default=FlawedFrames.FLAG,
+        description="What becomes of a frame that looks wrong by itself: `flag` tells, `retry` renders it once more.",
+    )
     blender: Name | None = Field(default=None, description="The Blender version wanted.", examples=["4.5"])
     allow_missing: Flag = Field(default=False, description="Render although files that the scene names are missing.")
     frame_timeout_s: Number | None = Field(default=None, description="The longest one frame may take.")

@@ -29,6 +29,7 @@ class Task(BaseModel):
     units_total: int
     units_failed: int
     render_seconds: float = Field(description="Sum over all finished frames.")
+    cold: bool = Field(description="A warm frame was wrong: nothing is kept between this task's frames any more.")
     error: Error | None
     created_at: datetime
     started_at: datetime | None
@@ -53,6 +54,7 @@ class Task(BaseModel):
             units_total=task.units_total,
             units_failed=task.units_failed,
             render_seconds=task.render_seconds,
+            cold=task.cold,
             error=Error.of(task.failure),
             created_at=moment(task.created_at),
             started_at=maybe_moment(task.started_at),

@@ -10,8 +10,10 @@ from pydantic import BaseModel, Field
 
 from renderfarm.domain import models
 from renderfarm.domain.frames import format_frames
+from renderfarm.domain.parts import part_to_json
 from renderfarm.domain.states import AttemptState, UnitState
 from serve_app.schemas.common import Error, maybe_moment, moment, percent
+from serve_app.schemas.flaws import Flaw
 
 
 class Attempt(BaseModel):
@@ -25,6 +27,9 @@ class Attempt(BaseModel):
     error: Error | None
     render_seconds: float
     peak_memory_bytes: int | None
+    devices: list[str] = Field(
+        description="What it has really rendered on; empty while nobody knows.", examples=[["OPTIX: NVIDIA H200"]]
+    )
     started_at: datetime
     finished_at: datetime | None
 
@@ -39,6 +44,7 @@ class Attempt(BaseModel):
             error=Error.of(attempt.failure),
             render_seconds=attempt.render_seconds,
             peak_memory_bytes=attempt.peak_memory_bytes,
+            devices=list(attempt.devices or ()),
             started_at=moment(attempt.started_at),
             finished_at=maybe_moment(attempt.finished_at),
         )
@@ -52,6 +58,9 @@ class Unit(BaseModel):
     position: int
     camera: str | None
     frames: str = Field(description="As a frame range.", examples=["1-3"])
+    part: dict[str, int] | None = Field(
+        description="What it renders of its frame: a tile, in pixels from the lower left, or a range of samples."
+    )
     frames_done: int
     status: UnitState
     attempt: int = Field(description="Number of the latest attempt, 0 before the first.")
@@ -83,6 +92,7 @@ def _unit_fields(unit: models.Unit) -> dict[str, Any]:
         "position": unit.position,
         "camera": unit.camera,
         "frames": format_frames(unit.frames),
+        "part": None if unit.part is None else part_to_json(unit.part),
         "frames_done": unit.frames_done,
         "status": unit.state,
         "attempt": unit.attempt,
@@ -101,13 +111,16 @@ class Output(BaseModel):
     attempt: int
     frame: int
     camera: str | None
+    role: models.OutputRole
     name: str = Field(description="Path below the task's output folder.", examples=["Front/0001.png"])
     size_bytes: int
     sha256: str
     media_type: str
     render_seconds: float
     committed_at: datetime
+    flaws: list[Flaw] = Field(description="What looks wrong with it by itself; `…/flaws` knows its neighbours, too.")
     url: str = Field(description="Path of the bytes.")
+    thumbnail_url: str = Field(description="Path of a small picture of it.")
 
     @staticmethod
     def of(output: models.Output) -> Output:
@@ -117,11 +130,14 @@ class Output(BaseModel):
             attempt=output.attempt,
             frame=output.frame,
             camera=output.camera,
+            role=output.role,
             name=output.name,
             size_bytes=output.size_bytes,
             sha256=output.digest,
             media_type=output.media_type,
             render_seconds=output.render_seconds,
             committed_at=moment(output.committed_at),
+            flaws=[Flaw.of(flaw) for flaw in output.flaws or ()],
             url=f"/api/tasks/{output.task_id}/outputs/{output.id}",
+            thumbnail_url=f"/api/tasks/{output.task_id}/outputs/{output.id}/thumbnail",
         )

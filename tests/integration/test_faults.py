@@ -114,7 +114,7 @@ def test_blender_hangs(farm: FarmProcess, scenes: dict[str, Path]) -> None:
 
 
 def test_a_frame_takes_longer_than_it_may(farm: FarmProcess, scenes: dict[str, Path]) -> None:
-    task_id = farm.submit(scenes["endless"], frames="1", frame_timeout_s=1.5)
+    task_id = farm.submit(scenes["endless"], frames="1", split="none", frame_timeout_s=1.5)
     status = farm.finish(task_id)
     assert (status["status"], status["error"]["kind"]) == ("failed", "timeout")
     [unit] = farm.client.list_units(task_id)["items"]

@@ -8,7 +8,7 @@ from tests.integration.farm_process import FarmProcess
 
 
 def test_blenders_output_is_read_while_it_renders(farm: FarmProcess, scenes: dict[str, Path]) -> None:
-    task_id = farm.submit(scenes["endless"], frames="1")
+    task_id = farm.submit(scenes["endless"], frames="1", split="none")
     [unit] = farm.client.list_units(task_id)["items"] or farm.until(
         lambda: farm.client.list_units(task_id)["items"], "the unit"
     )

@@ -27,6 +27,14 @@ def test_programs_are_asked_for_their_version(tmp_path: Path) -> None:
     assert [blender.version for blender in found] == ["4.5.15", "3.4.1"]
     assert found[0].argv_prefix[0] == str(paths[0])
     assert found[0].argv_prefix[-1] == "--"
+    assert "--log" not in found[0].argv_prefix
+
+
+def test_later_programs_are_told_to_say_on_which_devices_they_render(tmp_path: Path) -> None:
+    (blender,) = find_blenders([program(tmp_path / "blender", "echo 'Blender 5.2.0 LTS'")])
+    options = blender.argv_prefix
+    assert options[options.index("--log") :][:4] == ("--log", "cycles", "--log-level", "info")
+    assert options.index("--log") < options.index("--python")
 
 
 def test_a_python_with_bpy_will_do(tmp_path: Path) -> None:

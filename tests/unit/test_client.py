@@ -17,8 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from renderfarm import errors
 from renderfarm.client import FarmClient
 from renderfarm.client import events as client_events
+from renderfarm.domain.flaws import Flaw, FlawKind, Glance
 from serve_app.app import create_app
 from tests.unit.api.world import World, blend_bytes, serving
+from tests.unit.pictures import png
 
 
 @pytest.fixture
@@ -70,6 +72,32 @@ def test_from_upload_to_picture(world: World, farm: FarmClient, tmp_path: Path) 
     assert target.read_bytes() == b"two"
     assert seen[-1] == (3, 3)
     assert [path.name for path in target.parent.iterdir()] == ["0002.png"]
+
+
+def test_seeing_a_task(world: World, farm: FarmClient) -> None:
+    task = world.task(frames="1")
+    with pytest.raises(errors.NotFound, match="nothing to see"):
+        farm.get_preview(task.id)
+    flaw = Flaw(kind=FlawKind.BLACK, message="the picture is all black")
+    glance = Glance(impression=bytes(576), flaws=(flaw,))
+    output = world.commit(world.place(), 1, png(0, 80, 40), glance=glance)
+    assert [(found["frame"], found["kind"]) for found in farm.iterate_flaws(task.id)] == [(1, "black")]
+    assert farm.get_thumbnail(task.id, output.id, side_px=20).media_type == "image/webp"
+    assert farm.get_contact_sheet(task.id).media_type == "image/jpeg"
+    picture = farm.get_preview(task.id, frame=1, width_px=8, height_px=8, file_format="ppm")
+    assert picture is not None
+    assert picture.data == b"P6\n8 4\n255\n" + bytes(96)
+    again = farm.get_preview(task.id, frame=1, width_px=8, height_px=8, file_format="ppm", etag=picture.etag)
+    assert again is None
+    with pytest.raises(errors.InvalidSettings):
+        farm.get_contact_sheet(task.id, "Nobody")
+
+
+def test_what_is_no_picture_is_told_as_such(world: World, farm: FarmClient) -> None:
+    task = world.task(frames="1")
+    output = world.commit(world.place(), 1, b"no picture")
+    with pytest.raises(errors.BadPicture):
+        farm.get_thumbnail(task.id, output.id)
 
 
 def test_lists_and_steering(world: World, farm: FarmClient) -> None:

@@ -48,7 +48,7 @@ def test_hostile_text_stays_on_its_line(text: str) -> None:
 
 
 PING = {"id": 1, "type": "Ping"}
-FRAME = {"id": 1, "type": "FrameDone", "frame": 1, "files": ["a"], "render_seconds": 1}
+FRAME = {"id": 1, "type": "FrameDone", "frame": 1, "files": ["a"], "render_seconds": 1, "warm": False, "devices": []}
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,18 @@ def test_fields_have_their_types(wrong: dict[str, object]) -> None:
         ("[Errno 28] No space left on device", FailureKind.STORAGE),
         ("Could not write image: /x/0001.png", FailureKind.STORAGE),
         ("Render error (Permission denied) cannot save: '/x'", FailureKind.STORAGE),
+        ("Found no Cycles device of the specified type", FailureKind.DEVICE),
+        ("Failed to create CUDA context (Unknown error)", FailureKind.DEVICE),
+        (
+            "Failed to load HIP kernel from '/x/kernel_gfx1030.fatbin' (hipErrorSharedObjectInitFailed)",
+            FailureKind.DEVICE,
+        ),
+        ("Failed loading render kernel, see console for errors", FailureKind.DEVICE),
+        ("Illegal address in CUDA queue copy_from_device (integrator_shade_surface)", FailureKind.DEVICE),
+        ("Unknown error in cuMemcpyDtoH_v2( (char *)mem.host_pointer, mem.device_pointer, size)", FailureKind.DEVICE),
+        ("OPTIX_ERROR_LAUNCH_FAILURE in optixLaunch(pipeline, cuda_stream_) (queue.cpp:99)", FailureKind.DEVICE),
+        ("oneAPI unknown kernel execution error: got runtime exception", FailureKind.DEVICE),
+        ("Failed to save the picture of a context", FailureKind.CRASH),
         ("Cannot render, no camera", FailureKind.CRASH),
         ("", FailureKind.CRASH),
     ],

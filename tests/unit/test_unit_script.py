@@ -105,10 +105,13 @@ def test_the_script_needs_nothing_but_blender() -> None:
     modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert modules == {
         "__future__",
+        "_cycles",
         "argparse",
         "bpy",
+        "collections.abc",
         "contextlib",
         "json",
+        "math",
         "os",
         "pathlib",
         "re",

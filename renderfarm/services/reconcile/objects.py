@@ -14,7 +14,7 @@ from renderfarm.ports import BlobOwner, BlobUse, StoredBlob
 from renderfarm.services.journal import note_task, unit_entry
 from renderfarm.services.outputs import withdraw
 from renderfarm.services.reconcile.findings import REPAIRED, Finding, Kind, Look, Subject
-from renderfarm.services.retries import undo_frame
+from renderfarm.services.retries import undo_frames
 
 _BATCH = 1000
 
@@ -179,7 +179,7 @@ def _render_again(look: Look, finding: Finding) -> None:
             return
         cause = look.cause(f"{finding.detail}; it is rendered again")
         note_task(tx, task, REPAIRED, cause)
-        undone = undo_frame(tx, task, output, cause)
+        undone = undo_frames(tx, task, [output], cause)
     for lost in undone:
         withdraw(look.farm, lost)
     look.farm.compute.wake()

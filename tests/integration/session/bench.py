@@ -47,6 +47,8 @@ PLAIN = UnitSpec(
     percent=None,
     format=None,
     device=Device.AUTO,
+    persistent_data=None,
+    part=None,
     folder="",
     unit_id="unit",
     task_id="task",
@@ -70,6 +72,10 @@ other.camera = scene.camera
 other.view_layers.new("Second")
 make_movie(other)
 other.render.fps, other.render.fps_base = 30, 1.001
+other.view_settings.view_transform = "Filmic"
+other.view_settings.look = "High Contrast"
+other.view_settings.exposure, other.view_settings.gamma = 0.5, 1.25
+other.view_settings.use_curve_mapping = True
 bpy.context.window.scene = other
 """,
     "missing": """
@@ -84,6 +90,7 @@ packed.pack()
 text = bpy.data.texts.new("start.py")
 text.use_module = True
 """,
+    "wants_gpu": "scene.cycles.device = 'GPU'",
     "no_camera": "bpy.data.objects.remove(scene.camera)",
     "driver": "cube.driver_add('location', 0).driver.expression = 'frame * 0.1'",
     "python_driver": "cube.driver_add('location', 0).driver.expression = '[frame for _ in range(3)][0]'",
@@ -116,8 +123,8 @@ class Bench:
     def inspect(self, scene: Path, log: Path) -> Any:
         return self._run(self.session.inspect(scene, log_path=log, open_timeout_s=60))
 
-    def render(self, spec: UnitSpec, scene: Path, output: Path, log: Path) -> tuple[FrameDone, ...]:
-        return self._render(generate_script(spec), spec.frames, scene, output, log)
+    def render(self, spec: UnitSpec, scene: Path, output: Path, log: Path, **options: Any) -> tuple[FrameDone, ...]:
+        return self._render(generate_script(spec), spec.frames, scene, output, log, **options)
 
     def misbehave(self, body: str, folder: Path, **options: Any) -> tuple[FrameDone, ...]:
         """Render frame 1 by a script whose ``render_frame`` does ``body``."""
@@ -128,7 +135,7 @@ class Bench:
     def _render(
         self, script: str, frames: tuple[int, ...], scene: Path, output: Path, log: Path, **options: Any
     ) -> tuple[FrameDone, ...]:
-        limits = {"open_timeout_s": 60, "frame_timeout_s": 60, "no_progress_timeout_s": 60} | options
+        limits: dict[str, Any] = {"open_timeout_s": 60, "frame_timeout_s": 60, "no_progress_timeout_s": 60} | options
         done: tuple[FrameDone, ...] = self._run(
             self.session.render(
                 script=script, scene_path=scene, output_dir=output, frames=frames, log_path=log, **limits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from actors.blender_session import FrameDone, Progress
 from actors.blenders import Blender
+from renderfarm.domain.facts import ViewSettings
+from renderfarm.domain.movies import frame_rate
 from renderfarm.domain.render_settings import Device, Engine, ImageFormat
 from renderfarm.services.unit_script import generate_script
 from tests.integration.session.bench import (
@@ -184,6 +187,7 @@ def test_facts_of_a_plain_scene(bench: Bench, blender: Blender, scenes: Path, tm
     assert (scene.resolution_x_px, scene.resolution_y_px, scene.percent) == (32, 18, 100)
     assert (scene.engine, scene.samples, scene.view_layers) == ("CYCLES", 2, ("ViewLayer",))
     assert (scene.file_format, scene.is_movie, scene.output_path) == ("PNG", False, "//render/shot_####")
+    assert (scene.fps_base, scene.view_settings) == (1.0, ViewSettings())
     assert (facts.missing_files, facts.libraries, facts.has_scripts) == ((), (), False)
     assert facts.memory_bytes > 50 * 2**20
 
@@ -196,6 +200,10 @@ def test_facts_of_several_scenes(bench: Bench, scenes: Path, tmp_path: Path) -> 
     assert other.is_movie
     assert other.view_layers == ("ViewLayer", "Second")
     assert other.fps == pytest.approx(29.97, abs=0.001)
+    assert frame_rate(other.fps, other.fps_base) == Fraction(30000, 1001)
+    assert other.view_settings == ViewSettings(
+        view="Filmic", look="High Contrast", exposure=0.5, gamma=1.25, is_whole=False
+    )
 
 
 def test_missing_files_are_told_with_their_users(bench: Bench, scenes: Path, tmp_path: Path) -> None:

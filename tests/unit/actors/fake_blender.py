@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -71,9 +72,18 @@ class FakeSession:
     gates: Gates
     refusal: Exception | None
     crashes_at: set[int]
+    fails_at: dict[int, Failure]
+    """Frames that Blender says it cannot render, and lives on."""
+    file_name: str | None
+    """What a frame's file is called; None: as usual."""
+    picture: bytes
+    """What a frame looks like,"""
+    fresh_picture: bytes
+    """and one that knows nothing of those before."""
 
     def __init__(self) -> None:
         self.alive = True
+        self.wants_restart = False
         self.frames: list[int] = []
         self.pid = psutil.Process().pid
         self.open_scene: Path | None = None
@@ -104,6 +114,7 @@ class FakeSession:
         scene_path: Path,
         on_progress: Callable[[Progress], None],
         on_frame: Callable[[FrameDone], Awaitable[None]],
+        fresh: bool,
         **_options: object,
     ) -> None:
         self.open_scene = scene_path
@@ -113,15 +124,23 @@ class FakeSession:
                 await self.gates.frame.wait()
                 if frame in self.crashes_at:
                     raise SessionFailed(Failure(kind=FailureKind.CRASH, message="Blender has gone"))
+                if frame in self.fails_at:
+                    raise SessionFailed(self.fails_at[frame])
+                picture = output_dir / (self.file_name or f"{frame:04d}.png")
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                picture.write_bytes(self.fresh_picture if fresh else self.picture)
+                warm = bool(self.frames) and not fresh
                 self.frames.append(frame)
-                picture = output_dir / f"{frame:04d}.png"
-                _write(picture, "picture")
-                await on_frame(FrameDone(frame=frame, files=(str(picture),), render_seconds=1.0))
+                done = FrameDone(
+                    frame=frame, files=(str(picture),), render_seconds=1.0, warm=warm, devices=(f"FAKE: {frame % 2}",)
+                )
+                await on_frame(done)
             await self.gates.after_last_frame.wait()
             if not self.alive:
                 raise SessionCancelled("the session was killed on request")
-        except BaseException:
-            self.kill()
+        except BaseException as error:
+            if not (isinstance(error, SessionFailed) and error.failure in self.fails_at.values()):
+                self.kill()
             raise
 
     def kill(self) -> None:
@@ -151,13 +170,13 @@ class Bench:
         self._scene = folder / "shot.blend"
         self._scene.write_text("0123456789")
 
-    def task(self, frames: str = "1") -> tuple[Task, Lease]:
+    def task(self, frames: str = "1", **settings: Any) -> tuple[Task, Lease]:
         """Submit a task whose scene is in the store, and place its first unit."""
         file = AssetFile(path="shot.blend", digest=self.farm.objects.put(self._scene), size_bytes=10)
         asset = replace(self.story.asset(), id=self.farm.new_id(), name="stored", files=(file,))
         with self.farm.database.write() as tx:
             tx.assets.add(asset)
-        task = self.story.admitted(asset, frames=frames)
+        task = self.story.admitted(asset, frames=frames, **settings)
         return task, self.story.place()[0]
 
     def unit(self, task: Task) -> Unit:

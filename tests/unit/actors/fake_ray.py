@@ -9,6 +9,7 @@ from typing import Any
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from actors.messages import Outcome, Pulse, WorkerInfo
+from actors.places import WorkerPlace
 from renderfarm.domain.failures import FailureKind
 from renderfarm.domain.leases import Lease
 from renderfarm.services.placement import Placed
@@ -92,13 +93,13 @@ class Handle:
 class FakeRay:
     all_nodes: list[dict[str, Any]] = field(default_factory=lambda: [NODE])
     handles: list[Handle] = field(default_factory=list)
-    cpus: list[float] = field(default_factory=list)
+    places: list[WorkerPlace] = field(default_factory=list)
     killed: list[Handle] = field(default_factory=list)
     now: float = 1000.0
 
-    def start_worker(self, _settings: Settings, _worker_id: str, _node_id: str, _address: str, cpus: float) -> Handle:
+    def start_worker(self, _settings: Settings, place: WorkerPlace) -> Handle:
         self.handles.append(Handle())
-        self.cpus.append(cpus)
+        self.places.append(place)
         return self.handles[-1]
 
     def nodes(self) -> list[dict[str, Any]]:

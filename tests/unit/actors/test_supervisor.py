@@ -9,7 +9,9 @@ from ray.exceptions import ActorUnschedulableError, RayTaskError
 
 import actors.supervisor
 from actors.messages import Outcome, Pulse
-from actors.supervisor import Loss, Supervisor
+from actors.supervisor import Loss, Supervisor, as_worker
+from renderfarm.domain.failures import FailureKind
+from renderfarm.domain.needs import share_bytes
 from renderfarm.settings import Settings
 from tests.unit.actors.fake_ray import DEAD, IDLE, INFO, NODE, UNAVAILABLE, FakeRay, Handle, lease, outcome, placed
 
@@ -174,15 +176,25 @@ def test_a_scheduler_that_did_not_listen_blames_nobody(world: World) -> None:
     assert not world.ray.killed
 
 
-@pytest.mark.parametrize(
-    ("cpus", "workers", "share"), [(2.0, 1, 2.0), (5.0, 2, 2.0), (2.0, 2, 1.0), (2.0, 3, 0.6666), (1.0, 4, 0.25)]
-)
-def test_all_workers_find_room(monkeypatch: pytest.MonkeyPatch, cpus: float, workers: int, share: float) -> None:
-    ray = FakeRay(all_nodes=[NODE | {"Resources": {"CPU": cpus}}])
+def test_workers_start_in_their_places_and_are_known_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = {"CPU": 3.0, "GPU": 1.0}
+    ray = FakeRay(all_nodes=[NODE | {"Resources": resources, "Labels": {"pool": "fast"}}])
     monkeypatch.setattr(actors.supervisor, "ray", ray)
-    World(ray, workers).tick()
-    assert ray.cpus == [share] * workers
-    assert sum(ray.cpus) <= cpus
+    world = World(ray, workers=2)
+    world.tick()
+    for handle in ray.handles:
+        handle.describe.last.give(INFO)
+    world.tick()
+    assert [place.cpus for place in ray.places] == [1.0, 2.0]
+    slots = {slot.worker_id: slot for slot in world.supervisor.slots(ray.now)}
+    assert {name: slot.gpus for name, slot in slots.items()} == {"vm-0": 1, "vm-1": 0}
+    assert {slot.memory_bytes for slot in slots.values()} == {share_bytes(INFO.memory_bytes, 2)}
+    assert world.supervisor.least_memory_bytes == share_bytes(INFO.memory_bytes, 2)
+    workers = [as_worker(member) for member in world.supervisor.members.values()]
+    assert [(worker.gpus, worker.labels) for worker in workers if worker] == [
+        (1, {"pool": "fast"}),
+        (0, {"pool": "fast"}),
+    ]
 
 
 def test_a_node_without_cpus_gets_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,3 +235,14 @@ def test_a_worker_whose_leases_are_those_of_a_former_scheduler_is_given_nothing(
     world.pulse(Pulse(leases=(lease(1), lease(2)), open_scene=None))
     [slot] = world.supervisor.slots(world.ray.now)
     assert (slot.units, slot.may_take) == (2, False)
+
+
+@pytest.mark.parametrize(("kind", "counted"), [(FailureKind.CRASH, 1), (FailureKind.FLAWED, 0), (FailureKind.LOST, 0)])
+def test_what_may_be_the_scenes_own_doing_is_not_on_the_workers_record(
+    world: World, kind: FailureKind, counted: int
+) -> None:
+    world.in_service()
+    world.supervisor.dispatch([placed()])
+    world.handle.execute.last.give([replace(outcome(), failure=kind)])
+    world.tick()
+    assert world.supervisor.members["vm-0"].consecutive_failures == counted

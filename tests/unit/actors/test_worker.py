@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,27 +14,16 @@ from actors.blender_session import BlenderSession, SessionFailed
 from actors.blenders import Blender
 from actors.leftovers import remember_session
 from actors.worker import Worker
-from renderfarm.domain.failures import FailureKind
+from renderfarm.domain.failures import Failure, FailureKind
+from renderfarm.domain.leases import Lease
 from renderfarm.domain.models import Asset
 from renderfarm.domain.states import TaskState, UnitState
 from renderfarm.errors import Conflict, FarmUnavailable, NotFound, StorageFull
 from renderfarm.services import placement
-from tests.unit.actors.fake_blender import BLENDERS, Bench, FakeSession, Gates, execute, executing, until
+from tests.unit.actors.fake_blender import Bench, FakeSession, execute, executing, until
+from tests.unit.pictures import png
 
 DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr("actors.worker.BlenderSession", FakeSession)
-    monkeypatch.setattr("actors.worker.find_blenders", lambda _paths: BLENDERS)
-    monkeypatch.setattr(FakeSession, "all", [], raising=False)
-    monkeypatch.setattr(FakeSession, "gates", Gates(), raising=False)
-    monkeypatch.setattr(FakeSession, "refusal", None, raising=False)
-    monkeypatch.setattr(FakeSession, "crashes_at", set(), raising=False)
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
 
 
 def living() -> list[FakeSession]:
@@ -364,6 +352,31 @@ def test_a_crash_fails_its_own_unit_only(bench: Bench) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(("kind", "sessions"), [(FailureKind.DEVICE, 2), (FailureKind.SCRIPT_ERROR, 1)])
+def test_a_gpu_that_failed_once_is_tried_again_by_another_blender(
+    bench: Bench, kind: FailureKind, sessions: int
+) -> None:
+    async def scenario() -> None:
+        task, first = bench.task("1-2")
+        [second] = bench.story.place()
+        FakeSession.fails_at = {1: Failure(kind=kind, message="Illegal address in CUDA queue")}
+        outcomes = await bench.worker.execute([first, second])
+        assert [outcome.failure for outcome in outcomes] == [kind, None]
+        assert bench.story.task(task.id).frames_done == 1
+
+    asyncio.run(scenario())
+    assert len(FakeSession.all) == sessions
+
+
+def test_an_attempt_records_what_it_rendered_on(bench: Bench) -> None:
+    task, lease = bench.task("1")
+    outcome = asyncio.run(execute(bench.worker, lease))
+    with bench.farm.database.read() as tx:
+        [attempt] = tx.attempts.of_unit(bench.unit(task).id)
+    assert attempt.devices == ("FAKE: 1",)
+    assert outcome.peak_memory_bytes == (attempt.peak_memory_bytes or 0)
+
+
 def test_what_waits_behind_a_long_unit_is_handed_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # T: running (given ahead) > ready, no failure counted --> runs elsewhere
     monkeypatch.setattr("actors.worker._HAND_BACK_AFTER_S", 0.05)
@@ -422,3 +435,51 @@ def test_the_next_unit_renders_while_the_last_ones_files_are_stored(
         assert [outcome.failure for outcome in outcomes] == [None, None]
 
     asyncio.run(scenario())
+
+
+# --- warm and cold -----------------------------------------------------------------------------------------------
+
+
+async def run_all(bench: Bench, first: Lease) -> None:
+    """Run everything that there is to place, one unit after the other."""
+    leases = [first]
+    while leases:
+        for lease in leases:
+            assert (await execute(bench.worker, lease)).failure is None
+        leases = bench.story.place()
+
+
+def test_a_warm_frame_is_rendered_cold_and_found_to_be_the_same(bench: Bench) -> None:
+    task, lease = bench.task(frames="1-8")
+    asyncio.run(run_all(bench, lease))
+    ended = bench.story.task(task.id)
+    assert (ended.state, ended.frames_done, ended.units_total, ended.cold) == (TaskState.COMPLETED, 8, 9, False)
+    assert [output.warm for output in bench.story.outputs(task.id)] == [False] + [True] * 7
+    [session] = FakeSession.all
+    assert len(session.frames) == 9
+
+
+def test_a_warm_frame_that_is_wrong_is_rendered_again_with_all_that_were_warm(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeSession, "fresh_picture", png(20))
+    task, lease = bench.task(frames="1-8")
+    asyncio.run(run_all(bench, lease))
+    ended = bench.story.task(task.id)
+    assert (ended.state, ended.frames_done, ended.cold) == (TaskState.COMPLETED, 8, True)
+    [entry] = [entry for entry in bench.story.log(task.id) if entry.event == "task.cold"]
+    assert "0005.png" in entry.reason  # the middle frame, which is rendered after the first
+    [session] = FakeSession.all
+    assert session.frames.count(5) == 3  # warm, to verify, and once more
+
+
+def test_a_session_that_holds_too_much_memory_is_ended(bench: Bench) -> None:
+    async def story() -> None:
+        _, lease = bench.task()
+        await execute(bench.worker, lease)
+        FakeSession.all[0].wants_restart = True
+        _, lease = bench.task()
+        await execute(bench.worker, lease)
+
+    asyncio.run(story())
+    assert [session.alive for session in FakeSession.all] == [False, True]

@@ -88,6 +88,7 @@ def test_nodes(api: TestClient, world: World) -> None:
     assert (node["node"], node["gpus"], node["labels"]) == ("node-1", 0, {"pool": "default"})
     (worker,) = node["workers"]
     assert (worker["status"], worker["blender_versions"], worker["set_aside_until"]) == ("idle", ["4.5.15"], None)
+    assert worker["gpus"] == 0
 
 
 @pytest.mark.parametrize(
@@ -268,6 +269,10 @@ def test_routes_of_the_issue(api: TestClient) -> None:
         f"{task}/units/{{unit_id}}/script": {"get"},
         f"{task}/outputs": {"get"},
         f"{task}/outputs/{{output_id}}": {"get", "head"},
+        f"{task}/outputs/{{output_id}}/thumbnail": {"get"},
+        f"{task}/contact-sheet": {"get"},
+        f"{task}/preview": {"get"},
+        f"{task}/flaws": {"get"},
         f"{task}/log": {"get"},
         f"{task}/events": {"get"},
         f"{task}/cancel": {"post"},

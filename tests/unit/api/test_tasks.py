@@ -155,7 +155,7 @@ def test_status_for_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) 
 
     def slow(*arguments: Any) -> TaskStatus:
         reads.append(1)
-        threading.Event().wait(0.3)
+        threading.Event().wait(1.0)
         return read(*arguments)
 
     monkeypatch.setattr(progress, "_read_status", slow)

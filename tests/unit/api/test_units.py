@@ -45,6 +45,7 @@ def test_unit_with_attempts(api: TestClient, done: tuple[Task, list[Output]]) ->
     (attempt,) = unit["attempts"]
     assert (attempt["number"], attempt["node"], attempt["blender_version"]) == (1, NODE, "4.5.15")
     assert (attempt["status"], attempt["peak_memory_bytes"], attempt["render_seconds"]) == ("succeeded", 123, 1.5)
+    assert attempt["devices"] == ["OPTIX: NVIDIA H200"]
     assert api.get(f"/api/tasks/{task.id}/units/nothing").json()["code"] == "not_found"
 
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from renderfarm.auth import LOCAL_OWNER
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
+from renderfarm.domain.flaws import Glance
 from renderfarm.domain.leases import AttemptReport, Lease, RenderedFile
 from renderfarm.domain.models import Asset, Output, Task, Worker
 from renderfarm.domain.policy import Slot
@@ -126,11 +127,18 @@ class World:
         (placed,) = placement.place_units(self.farm, self._epoch, [slot], {WORKER: NODE})
         return placed.lease
 
-    def commit(self, lease: Lease, frame: int, content: bytes = b"pixels", log: bytes = b"Fra:1\nSaved\n") -> Output:
+    def commit(
+        self,
+        lease: Lease,
+        frame: int,
+        content: bytes = b"pixels",
+        log: bytes = b"Fra:1\nSaved\n",
+        glance: Glance | None = None,
+    ) -> Output:
         """Commit one frame of one file."""
         digest = self._blob(content)
-        file = RenderedFile(name=f"{frame:04d}.png", digest=digest, size_bytes=len(content))
-        report = AttemptReport(log_digest=self._blob(log), peak_memory_bytes=123)
+        file = RenderedFile(name=f"{frame:04d}.png", digest=digest, size_bytes=len(content), glance=glance)
+        report = AttemptReport(log_digest=self._blob(log), peak_memory_bytes=123, devices=("OPTIX: NVIDIA H200",))
         unit = results.begin(self.farm, [lease])[lease].unit
         commit = results.FrameCommit(
             lease=lease, unit=unit, frame=frame, files=(file,), render_seconds=1.5, report=report

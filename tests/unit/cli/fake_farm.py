@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,9 +47,15 @@ class FakeFarm:
     """How it was asked to look."""
     dead: list[str] = field(default_factory=list)
     """Ids of dead letters."""
+    flaws: list[JSON] = field(default_factory=list)
+    """What looks wrong with any task's frames; see ``flaw_of``."""
+    previews: list[dict[str, list[str]]] = field(default_factory=list)
+    """How a frame was to be seen; it gets brighter each time."""
+    in_parts: bool = False
+    """Frames are rendered in parts."""
 
     def __enter__(self) -> FakeFarm:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._server = _Server(("127.0.0.1", 0), _handler_of(self))
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
@@ -139,9 +146,14 @@ class FakeFarm:
         return task
 
     def _task(self, method: str, task: JSON, what: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
+        if what == "preview":
+            self.previews.append(query)
+            return 200, ppm(int(query["width"][0]), min(int(query["height"][0]), 36), 40 * len(self.previews))
         fixed = {
             "": task,
-            "units": {"items": units_of(task), "total": 1, "limit": 100, "offset": 0},
+            "units": {"items": units_of(task, self.in_parts), "total": 1, "limit": 100, "offset": 0},
+            "flaws": {"items": self.flaws, "total": len(self.flaws), "limit": 1000, "offset": 0},
+            "contact-sheet": SHEET,
             "units/u1/script": SCRIPT.encode(),
             "units/u1/log": BLENDER_LOG,
         }
@@ -201,10 +213,30 @@ def check_report(findings: list[JSON], *, mend: bool, blind: bool) -> JSON:
     }
 
 
-def units_of(task: JSON) -> list[JSON]:
-    unit = {"id": "u1", "kind": "render", "camera": None, "frames": "2", "frames_done": 0, "status": "running"}
+def units_of(task: JSON, in_parts: bool = False) -> list[JSON]:
+    unit: JSON = {"id": "u1", "kind": "render", "camera": None, "frames": "2", "frames_done": 0, "status": "running"}
+    if in_parts:
+        unit["part"] = {"x0_px": 0, "y0_px": 0, "x1_px": 320, "y1_px": 45}
     more = {"worker_id": "node-1:0", "progress": 40.0, "progress_note": "Sample 13/32", "attempt": 1, "error": None}
     return [unit | more]
+
+
+SHEET = b"a contact sheet"
+
+
+def ppm(width: int, height: int, value: int) -> bytes:
+    return b"P6\n%d %d\n255\n" % (width, height) + bytes([value, 0, 0]) * (width * height)
+
+
+def flaw_of(frame: int, kind: str, message: str = "it is wrong", camera: str | None = None) -> JSON:
+    return {
+        "frame": frame,
+        "camera": camera,
+        "output_id": f"o{frame}",
+        "name": f"{frame:04}.png",
+        "kind": kind,
+        "message": message,
+    }
 
 
 def picture(frame: int) -> bytes:
@@ -239,6 +271,7 @@ NODE = {
             "status": "busy",
             "blender_versions": ["4.5.15"],
             "threads": 8,
+            "gpus": 0,
             "unit_id": "u1",
             "open_scene": "a1",
             "set_aside_until": None,
@@ -275,6 +308,13 @@ for _entry in LOG:
 
 def problem(status: int, code: str, detail: str) -> tuple[int, JSON]:
     return status, {"type": "about:blank", "title": code, "status": status, "detail": detail, "code": code}
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a command that is interrupted in the middle of an answer."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler_of(farm: FakeFarm) -> type[BaseHTTPRequestHandler]:
@@ -325,7 +365,6 @@ def _handler_of(farm: FakeFarm) -> type[BaseHTTPRequestHandler]:
 def serve() -> None:
     """Be a farm's process: print where it is, and serve until standard input ends."""
     import os
-    import sys
     from pathlib import Path
 
     data = Path(sys.argv[sys.argv.index("--data") + 1]) if "--data" in sys.argv else Path.cwd()

@@ -38,7 +38,26 @@ def test_every_option_reaches_the_farm(cli: Cli, farm: FakeFarm, scene: Path, tm
     ended = cli(
         *("render", scene, "-o", tmp_path / "out", "--frames", "-2-1", "--camera", "all", "--scene", "Scene"),
         *("--view-layer", "Front", "--engine", "CYCLES", "--samples", 16, "--resolution", "64x32", "--percent", 50),
-        *("--format", "open_exr", "--device", "cpu", "--blender", "4.5", "--name", "My task", "--priority", 70),
+        *(
+            "--format",
+            "open_exr",
+            "--device",
+            "cpu",
+            "--persistent-data",
+            "file",
+            "--split",
+            "tiles:4",
+            "--flawed",
+            "retry",
+            "--movie",
+            "webm",
+            "--blender",
+            "4.5",
+            "--name",
+            "My task",
+            "--priority",
+            70,
+        ),
         *("--frame-timeout", 90, "--allow-missing"),
     )
     assert ended.code == 0
@@ -59,6 +78,10 @@ def test_every_option_reaches_the_farm(cli: Cli, farm: FakeFarm, scene: Path, tm
                 "percent": 50,
                 "format": "OPEN_EXR",
                 "device": "cpu",
+                "persistent_data": "file",
+                "split": "tiles:4",
+                "flawed": "retry",
+                "movie": "webm",
                 "blender": "4.5",
                 "allow_missing": True,
                 "frame_timeout_s": 90.0,
@@ -70,7 +93,16 @@ def test_every_option_reaches_the_farm(cli: Cli, farm: FakeFarm, scene: Path, tm
 def test_what_is_not_given_is_left_to_the_file(cli: Cli, farm: FakeFarm, scene: Path) -> None:
     assert cli("submit", scene).out == "t1\n"
     order = farm.submitted[0]
-    assert (order["name"], order["settings"]) == ("scene", {"device": "auto", "allow_missing": False})
+    assert (order["name"], order["settings"]) == (
+        "scene",
+        {
+            "device": "auto",
+            "persistent_data": "auto",
+            "split": "auto",
+            "flawed": "flag",
+            "allow_missing": False,
+        },
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderfarm.domain.failures import BACKOFF_FIRST_S, BACKOFF_MAX_S, RULES, FailureKind, retry_delay_s
+from renderfarm.domain.failures import BACKOFF_FIRST_S, BACKOFF_MAX_S, RULES, FailureKind, is_last_try, retry_delay_s
 
 LOST, CRASH, TIMEOUT = FailureKind.LOST, FailureKind.CRASH, FailureKind.TIMEOUT
 jitters = st.floats(0, 1)
@@ -32,6 +32,17 @@ def test_a_kind_is_tried_as_often_as_its_rule_says(kind: FailureKind) -> None:
     delays = [retry_delay_s([kind] * count, jitter=0.5) for count in range(1, most + 2)]
     assert all(delay is not None for delay in delays[: most - 1])
     assert delays[most - 1 :] == [None, None]
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_the_last_try_is_known_before(kind: FailureKind) -> None:
+    most = RULES[kind].attempts_max
+    known = [is_last_try([LOST] * 3 * (kind is not LOST) + [kind] * failed, kind) for failed in range(most)]
+    assert known == [False] * (most - 1) + [True]
+
+
+def test_a_picture_that_looks_wrong_goes_elsewhere_but_sets_nobody_aside() -> None:
+    assert (RULES[FailureKind.FLAWED].blames_worker, RULES[FailureKind.FLAWED].is_recorded) == (True, False)
 
 
 def test_other_kinds_do_not_use_up_the_tries() -> None:

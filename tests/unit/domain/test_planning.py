@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renderfarm.domain.facts import MissingFile, SceneFacts, SceneInfo
-from renderfarm.domain.planning import camera_folders, check_settings, plan, task_frames
+from renderfarm.domain.models import UnitKind
+from renderfarm.domain.movies import MovieFormat
+from renderfarm.domain.parts import cut_tiles
+from renderfarm.domain.planning import camera_folders, check_settings, pictures, plan, task_frames
 from renderfarm.domain.render_settings import ImageFormat, RenderSettings
 from renderfarm.errors import InvalidFrames, InvalidSettings, MissingFiles
 from tests.unit.fakes import scene_info
@@ -46,7 +49,7 @@ def facts(*scenes: SceneInfo, missing: tuple[MissingFile, ...] = ()) -> SceneFac
 
 def test_as_the_file_says_is_one_unit_a_frame_from_the_active_camera() -> None:
     units = plan(RenderSettings(), facts())
-    assert [unit.frames for unit in units] == [(1,), (2,), (3,), (4,)]
+    assert sorted(unit.frames for unit in units) == [(1,), (2,), (3,), (4,)]
     assert {(unit.camera, unit.folder) for unit in units} == {(None, "")}
 
 
@@ -84,7 +87,20 @@ def test_a_named_camera_needs_no_folder() -> None:
 
 def test_another_scene_brings_its_own_range() -> None:
     units = plan(RenderSettings(scene="Studio"), facts())
-    assert [unit.frames[0] for unit in units] == list(range(10, 21))
+    assert sorted(unit.frames[0] for unit in units) == list(range(10, 21))
+
+
+def test_the_first_the_middle_and_the_last_frame_go_first() -> None:
+    assert [unit.frames[0] for unit in plan(RenderSettings(frames="1-8"), facts())] == [1, 5, 8, 2, 3, 4, 6, 7]
+
+
+def test_a_mistake_shows_early_from_every_camera() -> None:
+    units = plan(RenderSettings(camera="all", frames="1-5"), facts())
+    assert [(unit.camera, *unit.frames) for unit in units] == [
+        *(("Front", 1), ("Front", 3), ("Front", 5), ("Left", 1), ("Left", 3), ("Left", 5)),
+        *(("Top", 1), ("Top", 3), ("Top", 5)),
+        *(("Front", 2), ("Front", 4), ("Left", 2), ("Left", 4), ("Top", 2), ("Top", 4)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -197,3 +213,26 @@ def test_the_scenes_own_frames_are_what_blender_would_render(start: int, length:
     assert frames[0] == start
     assert start + length - step < frames[-1] <= start + length
     assert all(later - earlier == step for earlier, later in itertools.pairwise(frames))
+
+
+def test_a_movie_waits_for_the_pictures_of_its_camera() -> None:
+    planned = plan(RenderSettings(camera="all", frames="1-2", movie=MovieFormat.H264), facts())
+    movies = [(position, unit) for position, unit in enumerate(planned) if unit.kind is UnitKind.ENCODE]
+    assert [(unit.folder, unit.inputs) for _, unit in movies] == [("Front", 2), ("Left", 2), ("Top", 2)]
+    for position, movie in movies:
+        assert {unit.folder for unit in planned if unit.feeds == position} == {movie.folder}
+    assert pictures(planned) == 6
+
+
+def test_a_split_frame_is_its_parts_and_a_merge() -> None:
+    parts = cut_tiles(320, 180, 3)
+    planned = plan(RenderSettings(frames="1,5", movie=MovieFormat.GIF), facts(), parts)
+    assert [(unit.kind, unit.frames, unit.part, unit.feeds, unit.inputs) for unit in planned] == [
+        *((UnitKind.RENDER, (1,), part, 3, 0) for part in parts),
+        (UnitKind.MERGE, (1,), None, 8, 3),
+        *((UnitKind.RENDER, (5,), part, 7, 0) for part in parts),
+        (UnitKind.MERGE, (5,), None, 8, 3),
+        (UnitKind.ENCODE, (), None, None, 2),
+    ]
+    assert sum(unit.share for unit in planned) == pytest.approx(2)
+    assert pictures(planned) == 2

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderfarm.domain.policy import AHEAD_MAX_S, AHEAD_UNITS_MAX, Candidate, Placement, Slot, place
+from renderfarm.domain.policy import AHEAD_MAX_S, AHEAD_UNITS_MAX, Candidate, Placement, Slot, chunk_s, place
 
 BLENDERS = ("4.5.15", "5.2.3")
 WORKERS = tuple(f"w{number}" for number in range(6))
 SCENES = ("s1", "s2", "s3")
 BACKLOGS_S = (0.1, 60.0, math.inf)
+GIB = 2**30
 
 
 def unit(name: str, **changes: object) -> Candidate:
@@ -44,8 +45,16 @@ def placed(candidates: list[Candidate], slots: list[Slot]) -> dict[str, str]:
     return {placement.unit_id: placement.worker_id for placement in place(candidates, slots)}
 
 
-def can_take(candidate: Candidate, slot: Slot) -> bool:
+def is_able(candidate: Candidate, slot: Slot) -> bool:
     return bool(candidate.blenders & slot.blenders) and (slot.gpus > 0 or not candidate.needs_gpu)
+
+
+def can_take(candidate: Candidate, slot: Slot, slots: list[Slot]) -> bool:
+    """Tell whether a worker is right for a unit: able, and with memory enough, or with as much as any that is able."""
+    if not is_able(candidate, slot):
+        return False
+    most_bytes = max(other.memory_bytes for other in slots if is_able(candidate, other))
+    return slot.memory_bytes >= min(candidate.memory_bytes, most_bytes)
 
 
 # --- by example ----------------------------------------------------------------------------------------------
@@ -120,12 +129,83 @@ def test_nothing_to_do_is_no_placement(candidates: list[Candidate], slots: list[
     assert place(candidates, slots) == []
 
 
+# --- memory --------------------------------------------------------------------------------------------------
+
+
+def test_a_unit_goes_where_it_fits() -> None:
+    slots = [worker("w1", memory_bytes=4 * GIB, open_scene="s1"), worker("w2", memory_bytes=16 * GIB, open_scene="s2")]
+    assert placed([unit("u1", memory_bytes=5 * GIB)], slots) == {"u1": "w2"}
+
+
+def test_a_unit_waits_for_the_worker_where_it_fits() -> None:
+    slots = [worker("w1", memory_bytes=4 * GIB), worker("w2", memory_bytes=16 * GIB, free=False)]
+    assert placed([unit("u1", memory_bytes=5 * GIB)], slots) == {}
+
+
+def test_a_unit_that_fits_nowhere_goes_where_there_is_most_and_is_told_so() -> None:
+    slots = [worker(f"w{size}", memory_bytes=size * GIB) for size in (4, 16, 8)]
+    [placement] = place([unit("u1", memory_bytes=20 * GIB)], slots)
+    assert (placement.worker_id, placement.lacks_bytes) == ("w16", 4 * GIB)
+    waiting = [replace(slot, free=slot.worker_id != "w16") for slot in slots]
+    assert place([unit("u1", memory_bytes=20 * GIB)], waiting) == []
+
+
+def test_the_most_is_that_of_those_who_are_able() -> None:
+    slots = [
+        worker("w1", memory_bytes=4 * GIB, gpus=1),
+        worker("w2", memory_bytes=64 * GIB),
+        worker("w3", memory_bytes=64 * GIB, gpus=1, blenders=frozenset(BLENDERS[1:])),
+    ]
+    [placement] = place([unit("u1", memory_bytes=20 * GIB, needs_gpu=True)], slots)
+    assert (placement.worker_id, placement.lacks_bytes) == ("w1", 16 * GIB)
+
+
+def test_much_memory_is_kept_for_those_who_need_it() -> None:
+    slots = [worker("w1", memory_bytes=16 * GIB), worker("w2", memory_bytes=4 * GIB)]
+    first, second = unit("u1", memory_bytes=GIB), unit("u2", memory_bytes=5 * GIB)
+    assert placed([first, second], slots) == {"u1": "w2", "u2": "w1"}
+
+
+def test_after_want_of_memory_it_goes_where_there_is_more_and_not_where_there_is_as_much() -> None:
+    # What failed_on alone would allow: w2, which has no more than w1 had.
+    slots = [
+        worker("w1", memory_bytes=4 * GIB),
+        worker("w2", memory_bytes=4 * GIB),
+        worker("w3", memory_bytes=16 * GIB, free=False),
+    ]
+    failed = unit("u1", memory_bytes=4 * GIB + 1, failed_on=frozenset({"w1"}))
+    assert placed([failed], slots) == {}
+    assert placed([failed], [*slots[:2], replace(slots[2], free=True)]) == {"u1": "w3"}
+    # Where none has more, another that has as much may do: it may have been a neighbour that took the memory.
+    assert placed([failed], slots[:2]) == {"u1": "w2"}
+
+
+def test_workers_whose_memory_nobody_knows_lack_nothing() -> None:
+    [placement] = place([unit("u1", memory_bytes=5 * GIB)], [worker("w1")])
+    assert placement.lacks_bytes == 0
+
+
 # --- short units, given ahead ---------------------------------------------------------------------------------
 
 
-def test_a_worker_is_given_short_units_up_to_half_a_second() -> None:
+def test_a_worker_is_given_short_units_up_to_a_chunk() -> None:
     units = [unit(f"u{number}", estimate_s=0.2) for number in range(5)]
-    assert placed(units, [worker("w1")]) == {"u0": "w1", "u1": "w1"}
+    assert len(place(units, [worker("w1")], ahead_s=0.5)) == 2
+    assert len(place(units, [worker("w1")], ahead_s=0.7)) == 3
+
+
+def test_the_next_unit_waits_at_the_worker_unless_it_is_long() -> None:
+    busy = worker("w1", free=False, units=1, backlog_s=2.0)
+    assert len(place([unit("u1", estimate_s=2.9), unit("u2", estimate_s=0.1)], [busy], ahead_s=0.0)) == 1
+    assert place([unit("u1", estimate_s=AHEAD_MAX_S)], [busy], ahead_s=AHEAD_MAX_S) == []
+
+
+def test_chunks_get_smaller_towards_the_end() -> None:
+    units = [unit(f"u{number}", estimate_s=0.25) for number in range(400)]
+    slots = [worker("w1"), worker("w2")]
+    assert chunk_s(units, slots) == AHEAD_MAX_S
+    assert chunk_s(units[:8], slots) == 0.5
+    assert chunk_s(units[:1], slots) == 0.0625
 
 
 def test_free_workers_get_one_each_before_anybody_gets_two() -> None:
@@ -149,8 +229,11 @@ def test_however_short_there_is_a_limit() -> None:
 
 
 def test_a_thousand_workers_are_filled_within_a_moment() -> None:
-    slots = [worker(f"w{number:04d}", open_scene=f"s{number % 40}") for number in range(1000)]
-    units = [unit(f"u{number}", asset_id=f"s{number % 80}") for number in range(4000)]
+    slots = [
+        worker(f"w{number:04d}", open_scene=f"s{number % 40}", memory_bytes=(4 + number % 4) * GIB)
+        for number in range(1000)
+    ]
+    units = [unit(f"u{number}", asset_id=f"s{number % 80}", memory_bytes=number % 8 * GIB) for number in range(4000)]
     assert len(placed(units, slots)) == 1000
 
 
@@ -165,6 +248,7 @@ farms = st.lists(
         blenders=some_blenders,
         gpus=st.integers(0, 2),
         open_scene=st.sampled_from((None, *SCENES)),
+        memory_bytes=st.sampled_from((0, 4 * GIB, 16 * GIB)),
     ).map(
         lambda slot: slot if slot.free else replace(slot, units=1, backlog_s=BACKLOGS_S[int(slot.worker_id[1:]) % 3])
     ),
@@ -181,6 +265,7 @@ waiting = st.lists(
         needs_gpu=st.booleans(),
         failed_on=st.frozensets(st.sampled_from(WORKERS)),
         estimate_s=st.sampled_from((None, 0.0, 0.1, 0.3, 60.0)),
+        memory_bytes=st.sampled_from((0, GIB, 4 * GIB, 5 * GIB, 64 * GIB)),
     ),
     max_size=12,
     unique_by=lambda candidate: candidate.order,
@@ -215,7 +300,7 @@ def test_only_on_free_workers_that_can(candidates: list[Candidate], slots: list[
     for placement in place(candidates, slots):
         slot = workers[placement.worker_id]
         assert slot.may_take
-        assert can_take(units[placement.unit_id], slot)
+        assert can_take(units[placement.unit_id], slot, slots)
 
 
 @given(waiting, farms)
@@ -225,7 +310,7 @@ def test_never_where_it_failed_while_another_can_take_it(candidates: list[Candid
         candidate = units[placement.unit_id]
         if placement.worker_id in candidate.failed_on:
             untried = [slot for slot in slots if slot.worker_id not in candidate.failed_on]
-            assert not any(can_take(candidate, slot) for slot in untried)
+            assert not any(can_take(candidate, slot, slots) for slot in untried)
 
 
 @given(waiting, farms)
@@ -246,7 +331,7 @@ def test_no_free_worker_idles_while_a_fresh_unit_could_run_on_it(
     started, taken = {p.unit_id for p in placements}, {p.worker_id for p in placements}
     left_over = [c for c in candidates if c.unit_id not in started and not c.failed_on]
     idle = [slot for slot in slots if slot.free and slot.worker_id not in taken]
-    assert not any(can_take(candidate, slot) for candidate, slot in itertools.product(left_over, idle))
+    assert not any(can_take(candidate, slot, slots) for candidate, slot in itertools.product(left_over, idle))
 
 
 @given(waiting, farms)
@@ -257,7 +342,7 @@ def test_the_first_unit_finds_its_scene_open_if_any_worker_has_it(
     if not fresh:
         return
     first = min(fresh, key=lambda candidate: candidate.order)
-    warm = {s.worker_id for s in slots if s.free and s.open_scene == first.asset_id and can_take(first, s)}
+    warm = {s.worker_id for s in slots if s.free and s.open_scene == first.asset_id and can_take(first, s, slots)}
     if warm:
         assert place(fresh, slots)[0].worker_id in warm
 

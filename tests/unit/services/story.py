@@ -128,10 +128,10 @@ class Story:
         nodes = {slot.worker_id: "node" for slot in slots}
         return [placed.lease for placed in placement.place_units(self.farm, self.epoch, slots, nodes)]
 
-    def commit(self, lease: Lease) -> list[Output]:
+    def commit(self, lease: Lease, *, warm: bool = False) -> list[Output]:
         """Commit every frame of a lease's unit that is still to do."""
         assignment = self.begin(lease)
-        return [output for frame in assignment.frames for output in self.commit_frame(lease, frame)]
+        return [output for frame in assignment.frames for output in self.commit_frame(lease, frame, warm=warm)]
 
     def begin(self, lease: Lease) -> Assignment:
         assignments = results.begin(self.farm, [lease])
@@ -139,9 +139,10 @@ class Story:
             raise LeaseLost(lease.unit_id)
         return assignments[lease]
 
-    def commit_frame(self, lease: Lease, frame: int, seconds: float = 2.0) -> list[Output]:
+    def commit_frame(self, lease: Lease, frame: int, seconds: float = 2.0, *, warm: bool = False) -> list[Output]:
         file = RenderedFile(name=f"{frame:04d}.png", digest=f"{frame:064x}", size_bytes=7)
-        [outputs] = results.commit_frames(self.farm, [self.frame_commit(lease, frame, file, seconds)])
+        commit = replace(self.frame_commit(lease, frame, file, seconds), warm=warm)
+        [outputs] = results.commit_frames(self.farm, [commit])
         if outputs is None:
             raise LeaseLost(lease.unit_id)
         return outputs

@@ -27,7 +27,7 @@ def test_many_tasks_in_few_transactions(story: Story, monkeypatch: pytest.Monkey
     assert admission.admit_queued(story.farm, story.epoch) == 15
     assert len(writes) == 5
     for task in submitted:
-        assert [unit.frames for unit in story.units(task.id)] == [(1,), (2,), (3,), (4,)]
+        assert [unit.frames for unit in story.units(task.id)] == [(1,), (3,), (4,), (2,)]
         assert story.task(task.id).units_total == 4
     assert story.farm.queue.take(10) == []
 

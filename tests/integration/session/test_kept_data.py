@@ -1,0 +1,70 @@
+"""What a session keeps between frames: it changes no pixel, and it goes when there is no room for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from renderfarm.domain.render_settings import ImageFormat
+from tests.integration.session.bench import PLAIN, Bench, opened, same
+
+EXR = replace(PLAIN, scene_file="driver.blend", format=ImageFormat.OPEN_EXR, frames=(1, 2, 3))
+WARM = replace(EXR, persistent_data=True)
+COLD = replace(EXR, persistent_data=False)
+
+
+def test_warm_frames_have_the_pixels_of_cold_ones(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+    scene = scenes / "driver.blend"
+    warm = bench.render(WARM, scene, tmp_path / "warm", tmp_path / "log", fresh=True)
+    assert [frame.warm for frame in warm] == [False, True, True]
+    cold = [
+        bench.render(replace(COLD, frames=(frame,)), scene, tmp_path / "cold", tmp_path / "log", fresh=True)[0]
+        for frame in COLD.frames
+    ]
+    assert [frame.warm for frame in cold] == [False, False, False]
+    assert all(same(one.files[0], other.files[0]) for one, other in zip(warm, cold, strict=True))
+    assert not same(warm[0].files[0], warm[1].files[0])  # or there would be nothing to get wrong
+
+
+def test_it_stays_warm_from_unit_to_unit_and_from_task_to_task(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+    scene, log = scenes / "driver.blend", tmp_path / "log"
+    bench.render(replace(WARM, frames=(1,)), scene, tmp_path / "one", log, fresh=True)
+    [frame] = bench.render(replace(WARM, frames=(2,), task_id="other"), scene, tmp_path / "two", log)
+    assert (frame.warm, opened(log)) == (True, 1)
+
+
+def test_the_files_own_choice_holds_where_nobody_asks_for_another(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+    scene, log = scenes / "driver.blend", tmp_path / "log"
+    bench.render(replace(WARM, frames=(1,)), scene, tmp_path / "one", log, fresh=True)
+    [frame] = bench.render(replace(EXR, frames=(2,)), scene, tmp_path / "two", log)  # which is not to keep
+    assert (frame.warm, opened(log)) == (False, 1)
+
+
+def test_a_fresh_frame_knows_nothing_of_those_before(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+    scene, log = scenes / "driver.blend", tmp_path / "log"
+    bench.render(replace(WARM, frames=(1,)), scene, tmp_path / "one", log, fresh=True)
+    [frame] = bench.render(replace(WARM, frames=(2,)), scene, tmp_path / "two", log, fresh=True)
+    assert (frame.warm, opened(log)) == (False, 2)
+
+
+def test_too_much_memory_costs_the_data_then_the_file_then_the_session(
+    bench: Bench, scenes: Path, tmp_path: Path
+) -> None:
+    scene, log = scenes / "driver.blend", tmp_path / "log"
+    # Every session has more than a byte: nothing that it gives up helps.
+    first = bench.render(WARM, scene, tmp_path / "one", log, fresh=True, memory_max_bytes=1)
+    assert [frame.warm for frame in first] == [False, False, False]
+    assert not wants_restart(bench)
+    assert [line.split(": ")[-1] for line in log.read_text().splitlines() if line.startswith("renderfarm: ")] == [
+        "render data is not kept any more",
+        "the file is opened anew",
+    ]
+    bench.render(WARM, scene, tmp_path / "two", log, memory_max_bytes=1)
+    assert opened(log) == 2
+    assert wants_restart(bench)
+    bench.render(WARM, scene, tmp_path / "three", log)
+    assert not wants_restart(bench)
+
+
+def wants_restart(bench: Bench) -> bool:
+    return bench.session.wants_restart
