@@ -35,6 +35,7 @@ bench: setup ## measure what the farm costs and how much it can handle: tens of 
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[bench]'
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/render.py
+	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/lifecycle.py
 	$(BIN)/python benchmarks/status_api.py
 	$(BIN)/python benchmarks/million.py

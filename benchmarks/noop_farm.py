@@ -65,7 +65,7 @@ class NoOpSession:
         self.open_scene = scene_path
         for frame in frames:
             # Its picture is no file, as nothing stores it.
-            files = (f"{output_dir}/{frame:04d}.png",)
+            files = (f"{output_dir}/{frame:04d}.noop",)
             await on_frame(FrameDone(frame=frame, files=files, render_seconds=0.0, warm=False))
 
     def kill(self) -> None: ...
