@@ -186,8 +186,7 @@ class AttemptRun:
         [file] = await worker.insist(worker.store, [path], path.parent)
         report = await self._full_report()
         movie = await worker.insist(movies.commit_movie, self.lease, frames, file, report)
-        if movie is not None:
-            self._publishing.append(worker.publishing.submit([movie]))
+        self._publishing.append(worker.publishing.submit([movie]))
 
     async def _merge(self, assignment: Assignment) -> None:
         """Put a frame's parts together, and let Blender make of them what it would have made of the whole frame."""

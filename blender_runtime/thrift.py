@@ -32,7 +32,9 @@ class Thrift:
 
     def keep(self, scene: bpy.types.Scene, wanted: bool | None) -> None:
         """Keep render data from now on or not; None: as the file says."""
-        keeps = not self._dropped and (self._file_keeps if wanted is None else wanted)
+        # What is burnt into a picture, its time for example, differs from render to render: it could not be verified.
+        keeps = self._file_keeps if wanted is None else wanted and not scene.render.use_stamp
+        keeps = keeps and not self._dropped
         if scene.render.use_persistent_data != keeps:
             scene.render.use_persistent_data = keeps
 

@@ -38,8 +38,10 @@ class SqlOutputs:
         return {output_id: bytes(impression) for output_id, impression in rows}
 
     def present(self, output_ids: Sequence[str]) -> set[str]:
-        query = select(outputs.c.id).where(outputs.c.id.in_(output_ids))
-        return set(self._connection.execute(query).scalars())
+        found: set[str] = set()
+        for part in batched_ids(output_ids):
+            found |= set(self._connection.execute(select(outputs.c.id).where(outputs.c.id.in_(part))).scalars())
+        return found
 
     def named(self, task_id: str, name: str) -> Output | None:
         query = _select().where(outputs.c.task_id == task_id, outputs.c.name == name)

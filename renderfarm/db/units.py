@@ -27,6 +27,8 @@ _PLACEABLE = [
         *("share", "memory_bytes", "frames", "frames_done", "attempt", "failed_on", "failures"),
     )
 ]
+#: States of units that no worker has.
+_WAITING = (UnitState.READY, UnitState.BLOCKED)
 #: Columns of a unit that nobody works on.
 _AT_REST: dict[str, Any] = {"worker_id": None, "lease_expires_at": None, "progress": 0.0, "progress_note": ""}
 
@@ -106,12 +108,12 @@ class SqlUnits:
         )
 
     def pinned_blenders(self) -> list[tuple[str, str]]:
-        where = (units.c.state == UnitState.READY, units.c.task_id.is_not(None))
+        where = (units.c.state.in_(_WAITING), units.c.task_id.is_not(None))
         rows = self._connection.execute(select(units.c.blender, units.c.task_id).where(*where).distinct())
         return [(row.blender, row.task_id) for row in rows]
 
     def repin(self, task_id: str, old: str, new: str) -> None:
-        where = (units.c.task_id == task_id, units.c.state == UnitState.READY, units.c.blender == old)
+        where = (units.c.task_id == task_id, units.c.state.in_(_WAITING), units.c.blender == old)
         self._connection.execute(update(units).where(*where), {"blender": new})
 
     def of_task(

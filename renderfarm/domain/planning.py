@@ -58,6 +58,10 @@ def plan(settings: RenderSettings, facts: SceneFacts, parts: Sequence[Part] = ()
         raise InvalidFrames(
             f"{len(frames)} frames from {len(cameras)} cameras are more than {FRAMES_PER_TASK_MAX} pictures"
         )
+    if parts and len(frames) * len(cameras) * (len(parts) + 1) > FRAMES_PER_TASK_MAX:
+        raise InvalidSettings(
+            f"{len(frames) * len(cameras)} pictures of {len(parts)} parts are more than {FRAMES_PER_TASK_MAX} pieces"
+        )
     folders = camera_folders(cameras)
     early = _early(frames)
     late = tuple(frame for frame in frames if frame not in early)

@@ -62,7 +62,8 @@ class FlawedFrames(StrEnum):
 
 
 _SPLIT = re.compile(r"auto|none|(tiles|samples):([1-9][0-9]{0,3})")
-PARTS_MAX = 1024
+#: A merge has them all open at once, and processes may have a thousand files.
+PARTS_MAX = 256
 
 ALL_CAMERAS = "all"
 #: Blender's own limits for scene.render.resolution_x/y and resolution_percentage.

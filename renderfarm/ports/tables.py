@@ -142,10 +142,10 @@ class Units(Protocol):
 
     def count(self, task_id: str, state: UnitState, unit_ids: Sequence[str] | None = None) -> int: ...
     def pinned_blenders(self) -> list[tuple[str, str]]:
-        """Return each pair of a Blender version and the task whose ready units are bound to it."""
+        """Return each pair of a Blender version and the task whose ready or blocked units are bound to it."""
 
     def repin(self, task_id: str, old: str, new: str) -> None:
-        """Bind a task's ready units to another Blender version."""
+        """Bind a task's ready and blocked units to another Blender version."""
 
     def links(self, task_id: str) -> list[Link]:
         """Return the units of a task that wait for others, and those for which they wait."""

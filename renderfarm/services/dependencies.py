@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from renderfarm.domain.models import Output, Unit, UnitKind
@@ -13,18 +13,28 @@ from renderfarm.ports import Farm, Link, Transaction
 from renderfarm.services.journal import Cause, unit_entry
 
 _WAITING = (UnitState.READY, UnitState.BLOCKED)
+_WITHOUT_RESULT = (UnitState.FAILED, UnitState.CANCELLED)
 
 
 def with_related(tx: Transaction, task_id: str, unit_ids: Collection[str]) -> list[str]:
     """Return units with all that must be done again when they are.
 
     That is what was made of them; and the parts of a merged frame, which are kept no longer than until it is merged.
+    What has ended without a result stays as it is where something else that it waits for has, too: it would wait for
+    ever.
     """
     links = {link.id: link for link in tx.units.links(task_id)}
     inputs: dict[str, list[Link]] = defaultdict(list)
     for link in links.values():
         if link.feeds is not None:
             inputs[link.feeds].append(link)
+    found = _closure(unit_ids, links, inputs)
+    while hopeless := {unit_id for unit_id in found if _is_hopeless(unit_id, links, inputs, found)}:
+        found -= hopeless
+    return sorted(found)
+
+
+def _closure(unit_ids: Collection[str], links: Mapping[str, Link], inputs: Mapping[str, list[Link]]) -> set[str]:
     found: set[str] = set()
     left = list(unit_ids)
     while left:
@@ -38,8 +48,24 @@ def with_related(tx: Transaction, task_id: str, unit_ids: Collection[str]) -> li
         if unit.feeds is not None:
             left.append(unit.feeds)
         if unit.kind is UnitKind.MERGE and unit.state is UnitState.SUCCEEDED:
-            left += [part.id for part in inputs[unit_id]]
-    return sorted(found)
+            left += [part.id for part in inputs.get(unit_id, ())]
+    return found
+
+
+def _is_hopeless(
+    unit_id: str, links: Mapping[str, Link], inputs: Mapping[str, list[Link]], restarted: Collection[str]
+) -> bool:
+    """Tell whether a unit that has ended without a result waits for another that has, and is not restarted."""
+    if unit_id not in links or links[unit_id].state not in _WITHOUT_RESULT:
+        return False
+    return any(link.state in _WITHOUT_RESULT and link.id not in restarted for link in inputs.get(unit_id, ()))
+
+
+def in_work(tx: Transaction, task_id: str, unit_ids: Collection[str]) -> list[str]:
+    """Return those of some units that merge or encode at the moment."""
+    kinds = (UnitKind.MERGE, UnitKind.ENCODE)
+    running = (link for link in tx.units.links(task_id) if link.state is UnitState.RUNNING and link.kind in kinds)
+    return [link.id for link in running if link.id in unit_ids]
 
 
 def block_again(tx: Transaction, task_id: str, cause: Cause, revision: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from renderfarm.domain.leases import AttemptReport, Lease, RenderedFile
 from renderfarm.domain.models import Output, OutputRole, Unit
 from renderfarm.domain.movies import MovieFormat
+from renderfarm.errors import LeaseLost
 from renderfarm.ports import Farm
 from renderfarm.services.films import film
 from renderfarm.services.journal import Cause
@@ -27,13 +28,11 @@ def movie_name(frames: Sequence[Output], movie: MovieFormat) -> str:
 
 def commit_movie(
     farm: Farm, lease: Lease, frames: Sequence[Output], file: RenderedFile, report: AttemptReport
-) -> Output | None:
+) -> Output:
     """Make a movie part of its task; return it.
 
-    None is returned, and nothing kept, if a frame has been undone meanwhile: then another movie will be made.
-
     Raises:
-        LeaseLost
+        LeaseLost: also where a frame has been undone meanwhile.
     """
     now = farm.clock()
     cause = Cause(reason=f"a movie of {len(frames)} frames", actor=f"worker:{lease.worker_id}", at=now)
@@ -41,10 +40,11 @@ def commit_movie(
         steps = Steps(tx, [lease.task_id]).lock([lease.unit_id])
         unit = fenced(steps.unit(lease.unit_id), lease)
         movie = new_output(farm, unit, lease, file, OutputRole.MOVIE, frames[0].frame, now)
-        whole = tx.outputs.present([frame.id for frame in frames]) == {frame.id for frame in frames}
-        if whole:
-            steps.add_outputs([movie])
-            steps.note_unit(unit, "movie.committed", None, movie.name[:255], cause)
+        ids = {frame.id for frame in frames}
+        if tx.outputs.present(sorted(ids)) != ids:
+            raise LeaseLost(f"frames of movie {movie.name} have been undone")
+        steps.add_outputs([movie])
+        steps.note_unit(unit, "movie.committed", None, movie.name[:255], cause)
         succeed(steps, unit, report, cause)
         steps.write()
-    return movie if whole else None
+    return movie

@@ -51,6 +51,8 @@ class FrameCommit:
     frame: int
     files: tuple[RenderedFile, ...]
     render_seconds: float
+    parts_seconds: float = 0.0
+    """What the parts of the frame took that were merged."""
     warm: bool = False
     """It was rendered with what the session had kept of earlier frames."""
     devices: tuple[str, ...] = ()
@@ -117,12 +119,21 @@ def commit_frames(farm: Farm, commits: Sequence[FrameCommit]) -> list[list[Outpu
         known: dict[tuple[str, int, int], list[Output]] = {}
         for output in tx.outputs.of_units(units):
             known.setdefault((output.unit_id, output.attempt, output.frame), []).append(output)
-        told = [_commit(farm, steps, known, commit, now) for commit in commits]
+        told = [_commit(farm, steps, known, _with_parts(tx, commit), now) for commit in commits]
         steps.write()
         for commit, outputs in zip(commits, told, strict=True):
             if outputs is not None and commit.unit.kind is UnitKind.MERGE:
                 tx.outputs.remove(inputs_of(tx, commit.unit.task_id or "", commit.unit.id), commit.unit.frames)
     return told
+
+
+def _with_parts(tx: Transaction, commit: FrameCommit) -> FrameCommit:
+    """Return a commit that knows how long the parts took that it merges."""
+    if commit.unit.kind is not UnitKind.MERGE:
+        return commit
+    parts = tx.outputs.of_units(inputs_of(tx, commit.unit.task_id or "", commit.unit.id))
+    seconds = {part.unit_id: part.render_seconds for part in parts if part.frame == commit.frame}
+    return replace(commit, parts_seconds=sum(seconds.values()))
 
 
 def _commit(
@@ -140,7 +151,17 @@ def _commit(
     seconds = commit.render_seconds
     role = OutputRole.PICTURE if unit.part is None else OutputRole.PART
     outputs = known[key] = [
-        new_output(farm, unit, lease, file, role, commit.frame, now, render_seconds=seconds, warm=commit.warm)
+        new_output(
+            farm,
+            unit,
+            lease,
+            file,
+            role,
+            commit.frame,
+            now,
+            render_seconds=seconds + commit.parts_seconds,
+            warm=commit.warm,
+        )
         for file in commit.files
     ]
     what = f"frame {commit.frame}" if unit.part is None else f"a part of frame {commit.frame}"
@@ -343,7 +364,7 @@ def _reject_asset(tx: Transaction, unit: Unit, failure: Failure, cause: Cause) -
 
 def _with_frames(failure: Failure, unit: Unit) -> Failure:
     frames = ", ".join(str(frame) for frame in unit.frames[:3]) + (" …" if len(unit.frames) > 3 else "")
-    return replace(failure, message=f"frame {frames}: {failure.message}")
+    return replace(failure, message=f"frame {frames}: {failure.message}") if frames else failure
 
 
 def hand_back(farm: Farm, leases: Sequence[Lease], reason: str) -> None:

@@ -8,13 +8,15 @@ from dataclasses import replace
 from renderfarm.auth import Principal
 from renderfarm.domain.frames import format_frames, parse_frames
 from renderfarm.domain.models import Output, OutputRole, Task
-from renderfarm.domain.states import TASK_ENDED, UNIT_ENDED, TaskState, UnitState
+from renderfarm.domain.states import TASK_ENDED, UNIT_ENDED, AttemptState, TaskState, UnitState
 from renderfarm.errors import Conflict, InvalidFrames
 from renderfarm.ports import Farm, Transaction
-from renderfarm.services.dependencies import block_again, parts_done, with_related
+from renderfarm.services.dependencies import block_again, in_work, parts_done, with_related
 from renderfarm.services.journal import Cause, log_units, move_task, note_task, touch_task
 from renderfarm.services.outputs import withdraw
 from renderfarm.services.repeating import repeated_if_undone
+from renderfarm.services.results import NO_REPORT, at_rest
+from renderfarm.services.steps import Steps
 from renderfarm.services.tasks import TOPIC_TASK, lock_task
 
 _NOT_DONE = (UnitState.FAILED, UnitState.CANCELLED)
@@ -63,8 +65,22 @@ def _undo(
 ) -> tuple[Task, Sequence[Output]]:
     """Take frames of some units, and what was made of them, back to the start."""
     related = with_related(tx, task.id, unit_ids)
+    _take_back(tx, task, in_work(tx, task.id, related), cause)
     undone = tx.outputs.remove(related, frames)
     return _restart(tx, _without(task, undone), tuple(UNIT_ENDED), related, cause), undone
+
+
+def _take_back(tx: Transaction, task: Task, unit_ids: Collection[str], cause: Cause) -> None:
+    """Let nobody go on with what is made of something that is undone."""
+    if not unit_ids:
+        return
+    steps = Steps(tx, [task.id]).lock(unit_ids)
+    for unit_id in unit_ids:
+        unit = steps.unit(unit_id)
+        if unit is not None and unit.state is UnitState.RUNNING:
+            steps.step_unit(replace(at_rest(unit), state=UnitState.READY), cause)
+            steps.end_attempt(unit, AttemptState.CANCELLED, NO_REPORT, None, cause.at)
+    steps.write()
 
 
 def _reason(wanted: tuple[int, ...] | None) -> str:
@@ -82,11 +98,11 @@ def _units_with(tx: Transaction, task: Task, wanted: tuple[int, ...]) -> list[st
 
 def _without(task: Task, undone: Sequence[Output]) -> Task:
     """Return a task whose counters have forgotten these outputs."""
-    pictures = [output for output in undone if output.role is OutputRole.PICTURE]
-    seconds = {(output.unit_id, output.frame): output.render_seconds for output in pictures}
+    frames = {(output.unit_id, output.frame) for output in undone if output.role is OutputRole.PICTURE}
+    seconds = {(output.unit_id, output.frame): output.render_seconds for output in undone}
     return replace(
         task,
-        frames_done=task.frames_done - len(seconds),
+        frames_done=task.frames_done - len(frames),
         render_seconds=max(0.0, task.render_seconds - sum(seconds.values())),
     )
 

@@ -11,6 +11,7 @@ from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.models import Asset, Task
 from renderfarm.domain.planning import pictures, plan
 from renderfarm.domain.render_settings import RenderSettings
+from renderfarm.domain.splitting import cut_frames
 from renderfarm.domain.states import UNIT_OPEN, AssetState, TaskState, UnitState
 from renderfarm.errors import AssetNotReady, InvalidAsset, InvalidInput, NotFound
 from renderfarm.ports import Farm, Page, TaskQuery, Transaction
@@ -48,7 +49,9 @@ def _new_task(
     authorise(principal, Permission.TASK_CREATE, asset.project_id)
     if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
         raise InvalidInput(f"the priority must be between {PRIORITY_MIN} and {PRIORITY_MAX}, not {priority}")
-    frames_total = pictures(plan(settings, _inspected_facts(asset)))
+    facts = _inspected_facts(asset)
+    # How it is cut without anybody asking is decided when it is known who is idle.
+    frames_total = pictures(plan(settings, facts, cut_frames(settings, facts, ()).parts))
     available = available_blenders(farm)
     if available:
         choose_blender(available, asset.file_version, settings.blender)

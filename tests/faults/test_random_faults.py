@@ -52,8 +52,10 @@ def _assert_every_retry_is_explained(farm: FarmProcess, task_id: str) -> None:
     for entry in farm.log(task_id):
         if entry["event"] == "unit.state":
             steps[entry["unit_id"]].append(entry)
-    units = farm.client.list_units(task_id, limit=FRAMES)["items"]
-    assert len(units) == len(steps) == FRAMES
+    # Some warm frames are verified.
+    units = farm.client.list_units(task_id, limit=2 * FRAMES)["items"]
+    assert len(units) == len(steps)
+    assert sum(unit["kind"] == "render" for unit in units) == FRAMES
     for unit in units:
         ways = Counter((entry["old"], entry["new"]) for entry in steps[unit["id"]])
         assert ways["running", "succeeded"] == 1

@@ -105,7 +105,7 @@ def test_the_scheduler_is_killed_mid_task(farm: FarmProcess, scenes: dict[str, P
 
 def test_blender_hangs(farm: FarmProcess, scenes: dict[str, Path]) -> None:
     # T: running > ready (timeout) > running > succeeded
-    task_id = farm.submit(scenes["slow"], frames="1", no_progress_timeout_s=12.0)
+    task_id = farm.submit(scenes["slow"], frames="1", split="none", no_progress_timeout_s=12.0)
     _rendering(farm, task_id)
     [blender] = _blenders_of(farm, task_id)
     blender.send_signal(signal.SIGSTOP)

@@ -12,6 +12,7 @@ from renderfarm.domain.leases import Lease, RenderedFile
 from renderfarm.domain.models import Output, OutputRole, Task, Unit, UnitKind
 from renderfarm.domain.movies import MovieFormat
 from renderfarm.domain.states import TaskState, UnitState
+from renderfarm.errors import LeaseLost
 from renderfarm.services import movies
 from renderfarm.services.retries import retry_task
 from tests.unit.services.story import REPORT, Story
@@ -27,7 +28,7 @@ def encode(story: Story, task: Task) -> Unit:
     return unit
 
 
-def make_movie(story: Story, lease: Lease) -> Output | None:
+def make_movie(story: Story, lease: Lease) -> Output:
     frames = movies.frames_of(story.farm, story.begin(lease).unit)
     file = RenderedFile(name=movies.movie_name(frames, MovieFormat.H264), digest="f" * 64, size_bytes=9)
     return movies.commit_movie(story.farm, lease, frames, file, REPORT)
@@ -53,7 +54,6 @@ def test_it_waits_for_every_frame(story: Story, task: Task) -> None:
         "0003.png",
     ]
     movie = make_movie(story, lease)
-    assert movie is not None
     assert (movie.name, movie.role, movie.media_type) == ("0001-0003.mp4", OutputRole.MOVIE, "video/mp4")
     ended = story.task(task.id)
     assert (ended.state, ended.frames_done) == (TaskState.COMPLETED, 3)
@@ -80,7 +80,8 @@ def test_a_movie_whose_frames_have_changed_meanwhile_is_not_kept(story: Story, t
     frames = movies.frames_of(story.farm, story.begin(lease).unit)
     stale = [replace(frames[0], id="0" * 26), *frames[1:]]
     file = RenderedFile(name="0001-0003.mp4", digest="f" * 64, size_bytes=9)
-    assert movies.commit_movie(story.farm, lease, stale, file, REPORT) is None
+    with pytest.raises(LeaseLost):
+        movies.commit_movie(story.farm, lease, stale, file, REPORT)
     assert OutputRole.MOVIE not in {output.role for output in story.outputs(task.id)}
 
 
