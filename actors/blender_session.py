@@ -382,7 +382,7 @@ async def _start_process(
     environment = _environment(folder)
     with log_path.open("ab") as log:
         return await asyncio.create_subprocess_exec(
-            *blender.argv_prefix,
+            *blender.command(threads),
             *options,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,

@@ -29,6 +29,13 @@ class Blender:
     """For example ``4.5.15``."""
     argv_prefix: tuple[str, ...]
     """The command that starts a session, up to the session's own options."""
+    is_program: bool = False
+    """It is Blender itself, not a Python that has ``bpy``."""
+
+    def command(self, threads: int | None) -> tuple[str, ...]:
+        """Return the command, with so many threads for all that Blender does (None: as many as there are cores)."""
+        own = () if threads is None or not self.is_program else ("--threads", str(threads))
+        return (self.argv_prefix[0], *own, *self.argv_prefix[1:])
 
 
 def find_blenders(paths: Sequence[Path] = ()) -> tuple[Blender, ...]:
@@ -103,7 +110,7 @@ def _in_program(program: Path, version: str) -> Blender:
     # So that Cycles says at the end of each render on which devices it was (blender_runtime.devices).
     report = ("--log", "cycles", "--log-level", "info") if version_key(version) >= (5,) else ()
     command = (str(program), "--background", "--factory-startup", *report, "--python", _session_file(), "--")
-    return Blender(version=version, argv_prefix=command)
+    return Blender(version=version, argv_prefix=command, is_program=True)
 
 
 def _session_file() -> str:

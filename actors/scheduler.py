@@ -134,10 +134,11 @@ class Scheduler:
         failed = any(outcome.failure is not None for outcome in outcomes)
         over = self._backoff_ends_at is not None and self._backoff_ends_at <= now
         self._backoff_is_stale |= bool(losses) or failed or over
+        least_bytes = supervisor.least_memory_bytes
         for outcome in outcomes:
             if outcome.lease.task_id is not None and outcome.asset_id is not None:
                 self._paces.note(outcome.lease.task_id, outcome.asset_id, outcome.frames, outcome.render_seconds)
-                self._needs.note(outcome.lease.task_id, outcome.peak_memory_bytes, supervisor.least_memory_bytes)
+                self._needs.note(outcome.lease.task_id, outcome.peak_memory_bytes, least_bytes)
         for loss in losses:
             placement.lose_worker(farm, epoch, loss.member.worker_id, loss.reason)
         for task_id, memory_bytes in self._needs.news.items():

@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,6 +45,29 @@ def remove_temporary_files() -> None:
     import bpy
 
     shutil.rmtree(bpy.app.tempdir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def on_cores(count: int | None) -> Iterator[None]:
+    """Show whatever is loaded inside the ``with`` block only so many of the cores (None: all of them).
+
+    TBB, on which all of Blender runs in parallel, counts the cores once, when it is loaded, whatever number of threads
+    a scene is to be rendered with. Where Cycles was to use one of two, another thread of TBB's even spun all the time
+    (bpy 4.5, in sched_yield(2), seen in most runs), at the cost of whoever else was to use that core.
+    """
+    if sys.platform != "linux" or count is None:
+        yield
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    # Sessions that start together do so on different cores.
+    start = os.getpid() % len(cores)
+    os.sched_setaffinity(0, (cores[start:] + cores[:start])[:count])
+    try:
+        yield
+    finally:
+        for thread in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.sched_setaffinity(int(thread.name), cores)
 
 
 def write_output_by_line() -> None:

@@ -37,7 +37,8 @@ def main(argv: list[str]) -> NoReturn:
         os.set_inheritable(fd, False)
 
     # Only now, as importing bpy takes seconds in which the parent may die.
-    from blender_runtime.handler import Handler
+    with process.on_cores(options.threads):
+        from blender_runtime.handler import Handler
 
     # Ctrl-C reaches the whole process group; what it means is the parent's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

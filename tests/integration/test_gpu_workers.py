@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from actors.places import NO_GPUS
@@ -47,15 +48,10 @@ ray.shutdown()
 """
 
 
-def test_each_worker_sees_its_own_gpu(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _LOOK, f"/tmp/rf-{tmp_path.parent.name[-8:]}-gpu"],
-        cwd=_REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def test_each_worker_sees_its_own_gpu() -> None:
+    with tempfile.TemporaryDirectory(prefix="renderfarm-ray-", ignore_cleanup_errors=True) as folder:
+        command = [sys.executable, "-c", _LOOK, folder]
+        done = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     first, second, third = json.loads(done.stdout.splitlines()[-1])
     assert [worker[:2] for worker in (first, second, third)] == [["-0", 1.0], ["-1", 1.0], ["-2", 2.0]]

@@ -37,6 +37,14 @@ def test_later_programs_are_told_to_say_on_which_devices_they_render(tmp_path: P
     assert options.index("--log") < options.index("--python")
 
 
+def test_a_program_has_as_many_threads_as_its_worker(tmp_path: Path) -> None:
+    (blender,) = find_blenders([program(tmp_path / "blender", "echo 'Blender 4.5.15 LTS'")])
+    assert blender.command(3)[:4] == (blender.argv_prefix[0], "--threads", "3", "--background")
+    assert blender.command(None) == blender.argv_prefix
+    (own,) = find_blenders([])
+    assert own.command(3) == own.argv_prefix, "the session sees to that"
+
+
 def test_a_python_with_bpy_will_do(tmp_path: Path) -> None:
     python = program(tmp_path / "python", 'case "$1" in --version) echo Python 3.13.0;; *) echo 5.2.0;; esac')
     (blender,) = find_blenders([python])

@@ -100,14 +100,18 @@ text.use_module = True
 class Bench:
     """A session that is started anew when a test has killed it, and short ways to use it."""
 
-    def __init__(self, run: Run[Any], blender: Blender, folder: Path) -> None:
-        self._run, self._blender, self._folder = run, blender, folder
+    def __init__(self, run: Run[Any], blender: Blender, folder: Path, threads: int | None = None) -> None:
+        self._run, self._blender, self._folder, self._threads = run, blender, folder, threads
         self.session = self._start()
 
     def _start(self) -> BlenderSession:
         session: BlenderSession = self._run(
             BlenderSession.start(
-                self._blender, folder=self._folder, log_path=self._folder.with_suffix(".log"), start_timeout_s=60
+                self._blender,
+                folder=self._folder,
+                log_path=self._folder.with_suffix(".log"),
+                start_timeout_s=60,
+                threads=self._threads,
             )
         )
         return session

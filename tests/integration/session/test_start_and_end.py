@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -53,6 +54,32 @@ def test_the_device_asked_for_is_not_there(
         assert bench.session.alive
     finally:
         bench.close()
+
+
+#: Asks TBB how many threads it would use at most, by the function that its own header calls.
+ASK_TBB = """import ctypes
+    maps = open("/proc/self/maps").read().split()
+    tbb = ctypes.CDLL(next(path for path in maps if "libtbb.so" in path))
+    ask = tbb._ZN3tbb6detail2r115max_concurrencyEPKNS0_2d115task_arena_baseE
+    ask.argtypes, ask.restype = [ctypes.c_void_p], ctypes.c_int
+    threads = [int(thread) for thread in os.listdir("/proc/self/task")]
+    print("TBB:", ask(None), sorted({core for thread in threads for core in os.sched_getaffinity(thread)}),
+          {len(os.sched_getaffinity(thread)) for thread in threads})
+    return []"""
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_all_that_runs_in_parallel_keeps_to_the_workers_threads(
+    run: Run[Any], blender: Blender, tmp_path: Path, threads: int | None
+) -> None:
+    bench = Bench(run, blender, tmp_path / "session", threads=threads)
+    try:
+        bench.misbehave(ASK_TBB, tmp_path)
+    finally:
+        bench.close()
+    cores = sorted(os.sched_getaffinity(0))
+    # The system may still put its threads on any core.
+    assert f"TBB: {threads or len(cores)} {cores} {{{len(cores)}}}" in (tmp_path / "log").read_text()
 
 
 def test_sessions_leave_nothing_behind(run: Run[Any], blender: Blender, tmp_path: Path) -> None:
