@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from actors.places import NO_GPUS, WorkerPlace
 from actors.scheduler import Scheduler
 from actors.worker import Worker
 from renderfarm.domain.leases import Lease
-from renderfarm.settings import Settings
+from renderfarm.settings import Settings, give_children
 from renderfarm.wiring import open_farm
 
 
@@ -55,7 +54,7 @@ class WorkerActor:
 
     def __init__(self, settings: Settings, place: WorkerPlace) -> None:
         if place.hides_gpus:
-            os.environ.update(NO_GPUS)  # its Blender has the environment of this process
+            give_children(NO_GPUS)
         threads = threads_of(place.cpus, place.node_cpus, node_resources().cores)
         farm = open_farm(settings, RayCompute())
         self._worker = Worker(farm, place.worker_id, place.address, threads, place.workers)

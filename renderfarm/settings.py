@@ -178,3 +178,8 @@ def prepare_ray_environment() -> None:
 def child_environment(own: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment for a child, with some variables of the child's own."""
     return os.environ | dict(own)
+
+
+def give_children(own: Mapping[str, str]) -> None:
+    """Let all children that this process starts from now on have these variables."""
+    os.environ.update(own)
