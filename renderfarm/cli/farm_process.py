@@ -29,6 +29,7 @@ START_TIMEOUT_S = 180.0
 #: A farm that stops waits for its Blenders and for Ray.
 STOP_TIMEOUT_S = 60.0
 _READER_TIMEOUT_S = 5.0
+_LAST_MOMENT_S = 2.0
 _FOLDER_PREFIX = "render-"
 #: What a killed command line or a broken farm has left may be looked at for so long.
 _LEFTOVER_S = 24 * 3600.0
@@ -146,6 +147,14 @@ class FarmProcess:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def ends(self, timeout_s: float) -> bool:
+        """Say whether it ends by itself within ``timeout_s``."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def wait(self) -> int:
         """Wait until it ends by itself; return its exit status."""
         return self._process.wait()
@@ -194,6 +203,10 @@ class EmbeddedFarm:
     @property
     def is_running(self) -> bool:
         return self._process.is_running
+
+    def ends(self) -> bool:
+        """Say whether it ended, once the connection to it broke: its sockets close a moment before it is gone."""
+        return self._process.ends(_LAST_MOMENT_S)
 
     def __enter__(self) -> EmbeddedFarm:
         return self

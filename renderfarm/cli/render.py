@@ -90,7 +90,7 @@ def _carry_out(order: _Order) -> None:
             _cancel(url, order)
             raise
         except FarmUnavailable as error:
-            if embedded is not None and not embedded.is_running:
+            if embedded is not None and embedded.ends():
                 raise embedded.broken("the farm ended by itself") from error
             raise
 
