@@ -21,7 +21,7 @@ from renderfarm.domain.models import Asset, Task, Unit, UnitKind
 from renderfarm.domain.unit_spec import unit_spec
 from renderfarm.errors import BadPicture, FarmUnavailable, InvalidSettings, LeaseLost, NotFound, StorageFull
 from renderfarm.ports import Farm
-from renderfarm.services import dependencies, movies, results, verification
+from renderfarm.services import dependencies, movies, results, retries, verification
 from renderfarm.services.results import Assignment, FrameCommit
 from renderfarm.services.unit_script import generate_script
 
@@ -50,6 +50,7 @@ class AttemptRun:
         self.peak_memory_bytes = 0
         self._devices: dict[str, None] = {}
         """What its frames were rendered on, in the order in which that was seen."""
+        self._is_merge = False
         self._looking: Looking | None = None
         self._working: asyncio.Task[None] | None = None
         self._stopped = False
@@ -122,6 +123,7 @@ class AttemptRun:
         assignment = await self._worker.begins.ask(self.lease)
         if assignment is None:
             raise LeaseLost(f"unit {self.lease.unit_id} has moved on before it began")
+        self._is_merge = assignment.unit.kind is UnitKind.MERGE
         self._looking = Looking(self._worker.farm.settings, assignment)
         work = {
             UnitKind.INSPECT: self._inspect,
@@ -213,7 +215,6 @@ class AttemptRun:
             await session.render(
                 frames=assignment.frames,
                 fresh=assignment.unit.kind is UnitKind.VERIFY,
-                memory_max_bytes=self._worker.memory_bytes,
                 on_frame=on_frame,
                 **self._request(assignment, task, scene_path),
             )
@@ -229,6 +230,7 @@ class AttemptRun:
             "open_timeout_s": settings.open_timeout_s,
             "frame_timeout_s": asked.frame_timeout_s or settings.frame_timeout_s,
             "no_progress_timeout_s": asked.no_progress_timeout_s or settings.no_progress_timeout_s,
+            "memory_max_bytes": self._worker.memory_bytes,
             "on_progress": self._note_progress,
         }
 
@@ -265,6 +267,8 @@ class AttemptRun:
         paths = [Path(path) for path in done.files]
         if self._frames_left == 1:  # the only one that is left: its log goes with it
             files, digest = await worker.insist(self._store_all, paths)
+            is_more_to_come = worker.has_waiting(self.lease.task_id)
+            await worker.company.wait(done.render_seconds, is_more_to_come=is_more_to_come)
             self._frames_left, report = 0, self._report(digest)
         else:
             files = await worker.insist(self._store, paths)
@@ -287,8 +291,10 @@ class AttemptRun:
         self._publishing.append(worker.publishing.submit(committed))
 
     async def _write_failure(self, failure: Failure) -> None:
+        is_flawed_merge = self._is_merge and failure.kind is FailureKind.FLAWED
+        fail = retries.fail_flawed_merge if is_flawed_merge else results.fail
         try:
-            await self._worker.insist(results.fail, self.lease, failure, await self._full_report())
+            await self._worker.insist(fail, self.lease, failure, await self._full_report())
         except (FarmUnavailable, StorageFull) as error:
             log.error(
                 "unit %s failed (%s), which cannot be written down, so its lease will expire: %s",

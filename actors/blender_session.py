@@ -205,6 +205,7 @@ class BlenderSession:
         open_timeout_s: float,
         frame_timeout_s: float,
         no_progress_timeout_s: float,
+        memory_max_bytes: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> FrameDone:
         """Write a frame's files into ``output_dir`` from the merged passes of its parts.
@@ -212,6 +213,7 @@ class BlenderSession:
         Args:
             script: the unit's script for the whole frame.
             merged_path: what ``renderfarm.media.merging`` has written.
+            memory_max_bytes: as for ``render``.
 
         Raises:
             SessionFailed, SessionCancelled
@@ -223,6 +225,7 @@ class BlenderSession:
             output_dir=str(output_dir),
             frame=frame,
             log_path=str(log_path),
+            memory_max_bytes=memory_max_bytes,
         )
         patience = _opening(log_path, open_timeout_s)
         done: list[FrameDone] = []
@@ -235,7 +238,8 @@ class BlenderSession:
             if isinstance(reply, Opened):
                 patience.allow(f"merging frame {frame}", frame_timeout_s, no_progress_timeout_s)
 
-        await self._exchange(request, log_path, patience, take)
+        value = await self._exchange(request, log_path, patience, take)
+        self._wants_restart = bool(value.get("restart"))
         return done[0]
 
     async def _exchange(

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,10 +32,16 @@ _SILENCE_LEASES = 4
 _SILENCE_MIN_S = 30.0
 #: A worker at its start asks each Blender program for its version, and stores what its predecessor has left.
 _START_SILENCE_S = 300.0
+#: A worker of which it is known what it does is asked no more often than this: with short units, all that asking would
+#: take more of a core than committing them.
+_PING_EVERY_S = 0.5
+_LATE_MAX_S = 3.0
 #: Time in which the scheduler itself did not listen says nothing about a worker.
 _LISTEN_GAP_MAX_S = 5.0
-#: A call is answered once all of its leases have ended, and new ones are only then placed: so a worker that is given
-#: many has them in several calls, and still has work while the first answer is on its way.
+#: A call is answered once all of its leases have ended, and only then it is known how far the worker is: so a worker
+#: that is given many has them in several calls, of so much work at most, and still has some while an answer is on its
+#: way.
+_CALL_MAX_S = 1.0
 _LEASES_PER_CALL = 50
 
 WorkerStarter = Callable[[Settings, WorkerPlace], Any]
@@ -53,10 +59,14 @@ class Member:
     info: WorkerInfo | None = None
     leases: dict[Lease, float | None] = field(default_factory=dict)
     """What it was given and has not ended, with the seconds that each will take, if that is known."""
+    working_since_s: float = 0.0
+    """When the first of them began, as far as is known; by the monotonic clock."""
     calls: list[Any] = field(default_factory=list)
     """The pending answers to ``execute``."""
     pulse: Any | None = None
     """The pending answer to ``ping``."""
+    pinged_s: float = float("-inf")
+    """When that was asked, by the monotonic clock."""
     pulse_is_current: bool = False
     """Nothing was dispatched since the ping was sent, so its answer is not older than what we know."""
     heard: bool = False
@@ -182,6 +192,9 @@ class Supervisor:
 
     def _take_pulse(self, member: Member, now: float) -> None:
         if member.pulse is None:
+            if member.heard and self._monotonic() - member.pinged_s < _PING_EVERY_S:
+                return
+            member.pinged_s = self._monotonic()
             # While something of ours runs there, only that the worker answers is of interest.
             member.pulse_is_current = not member.calls
             member.pulse = member.handle.ping.remote()
@@ -203,6 +216,8 @@ class Supervisor:
         for outcome in outcomes:
             member.leases.pop(outcome.lease, None)
             member.open_scene = outcome.open_scene
+            if outcome.frames:
+                member.working_since_s = self._monotonic()
             self._judge(member, outcome.failure, now)
         return outcomes
 
@@ -251,7 +266,7 @@ class Supervisor:
                 member.set_aside_until = member.set_aside_reason = None
                 member.consecutive_failures = 0
             if member.info is not None and member.set_aside_until is None:
-                slots.append(_slot(member, member.info))
+                slots.append(_slot(member, member.info, self._monotonic()))
         return slots
 
     @property
@@ -270,10 +285,11 @@ class Supervisor:
             by_worker[one.lease.worker_id].append(one)
         for worker_id, ours in by_worker.items():
             member = self.members[worker_id]
+            if not member.leases:
+                member.working_since_s = self._monotonic()
             member.leases.update((one.lease, one.estimate_s) for one in ours)
             member.pulse_is_current = False
-            for start in range(0, len(ours), _LEASES_PER_CALL):
-                leases = [one.lease for one in ours[start : start + _LEASES_PER_CALL]]
+            for leases in _calls(ours):
                 member.calls.append(self._watched(member.handle.execute.remote(leases)))
 
     def cancel(self, leases: Iterable[Lease]) -> None:
@@ -315,8 +331,25 @@ def as_worker(member: Member) -> Worker | None:
     )
 
 
-def _slot(member: Member, info: WorkerInfo) -> Slot:
-    is_known = member.heard and all(estimate_s is not None for estimate_s in member.leases.values())
+def _calls(placed: Sequence[Placed]) -> Iterator[list[Lease]]:
+    """Cut what a worker is given into calls, in order."""
+    leases: list[Lease] = []
+    work_s = 0.0
+    for one in placed:
+        estimate_s = _CALL_MAX_S if one.estimate_s is None else one.estimate_s
+        if leases and (work_s + estimate_s > _CALL_MAX_S or len(leases) >= _LEASES_PER_CALL):
+            yield leases
+            leases, work_s = [], 0.0
+        leases.append(one.lease)
+        work_s += estimate_s
+    yield leases
+
+
+def _slot(member: Member, info: WorkerInfo, now_s: float) -> Slot:
+    left_s = sum(estimate_s or 0.0 for estimate_s in member.leases.values()) - (now_s - member.working_since_s)
+    is_estimated = all(estimate_s is not None for estimate_s in member.leases.values())
+    # Of one that is late by much it is not known when it will be done.
+    is_known = member.heard and is_estimated and left_s > -_LATE_MAX_S
     return Slot(
         worker_id=member.worker_id,
         free=member.heard and not member.leases and not member.calls,
@@ -325,7 +358,7 @@ def _slot(member: Member, info: WorkerInfo) -> Slot:
         open_scene=member.open_scene,
         memory_bytes=member.memory_bytes,
         units=len(member.leases),
-        backlog_s=sum(estimate_s or 0.0 for estimate_s in member.leases.values()) if is_known else math.inf,
+        backlog_s=max(0.0, left_s) if is_known else math.inf,
     )
 
 

@@ -20,6 +20,7 @@ from actors.attempt import AttemptRun
 from actors.batcher import Batcher
 from actors.blender_session import BlenderSession, SessionFailed
 from actors.blenders import Blender, find_blenders
+from actors.company import Company
 from actors.leftovers import remember_session, sweep_leftovers
 from actors.messages import Outcome, Pulse, WorkerInfo
 from actors.node_resources import node_resources
@@ -27,6 +28,7 @@ from actors.scene_cache import SceneCache
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease, RenderedFile
 from renderfarm.domain.models import Asset, Output
+from renderfarm.domain.policy import AHEAD_MAX_S
 from renderfarm.domain.states import AssetState
 from renderfarm.errors import Conflict, FarmUnavailable, RenderfarmError
 from renderfarm.ports import Farm
@@ -43,8 +45,8 @@ _STOP_WAIT_S = 5.0
 _PATIENCE_LEASES = 4
 _RETRY_FIRST_S = 0.1
 _RETRY_MAX_S = 2.0
-#: Units are given ahead when they are known to be short; behind one that is not, they do not wait.
-_HAND_BACK_AFTER_S = 3.0
+#: Units are given ahead when they are known to be short; behind one that takes longer than those may, they do not wait.
+_HAND_BACK_AFTER_S = AHEAD_MAX_S + 3.0
 #: Of the node's memory, for all sessions; the rest is for the farm itself and for what a frame needs for a moment.
 _SESSION_SHARE = 0.8
 
@@ -78,6 +80,7 @@ class Worker:
         self.publishing = Batcher(self._publish)
         self.preparing = Batcher(self._prepare)
         self.clearing = Batcher(self._clear)
+        self.company = Company()
         sweep_leftovers(farm, self.folder)
 
     async def describe(self) -> WorkerInfo:
@@ -129,6 +132,10 @@ class Worker:
             render_seconds=run.render_seconds,
             peak_memory_bytes=run.peak_memory_bytes,
         )
+
+    def has_waiting(self, task_id: str | None) -> bool:
+        """Tell whether it has been given more of a task than it has begun."""
+        return any(not run.has_begun and lease.task_id == task_id for lease, run in self._runs.items())
 
     @asynccontextmanager
     async def turn(self, run: AttemptRun) -> AsyncIterator[None]:

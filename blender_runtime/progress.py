@@ -38,6 +38,13 @@ class Reporter:
         """Share of the pass in work that is done, 0 to 1."""
         self._sampling = False
         self._sent_at = 0.0
+        self._began_at = time.monotonic()
+        self._first_sample_at: float | None = None
+
+    @property
+    def preparation_s(self) -> float:
+        """What went by before the first samples of the frame, for as many passes; 0 where nobody told of samples."""
+        return 0.0 if self._first_sample_at is None else self._passes * (self._first_sample_at - self._began_at)
 
     def update(self, statistics: str) -> None:
         """Take in a line such as ``Fra:1 Mem:8.39M … | Scene, ViewLayer | Sample 3/16``."""
@@ -49,6 +56,8 @@ class Reporter:
             self._passes_done += share < self._share
             self._share = share
         now = time.monotonic()
+        if self._first_sample_at is None and share is not None:
+            self._first_sample_at = now
         if first or now - self._sent_at >= INTERVAL_S:
             self._sent_at = now
             self.tell(statistics.rpartition(" | ")[2].strip())

@@ -64,6 +64,8 @@ class Merge:
     frame: int
     log_path: str
     """File to which Blender's output goes from this request on."""
+    memory_max_bytes: int
+    """As for ``Render``."""
 
 
 @dataclass(frozen=True, kw_only=True)

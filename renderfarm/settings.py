@@ -171,6 +171,9 @@ def prepare_ray_environment() -> None:
     """Set what Ray reads from the environment while it is imported. Before ``import ray``, in the farm's process."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing leaves the machine
     os.environ["RAY_DEDUP_LOGS"] = "0"
+    # Serve looks ten times a second whether its few actors are as they should be, which costs 4 % of a core (measured
+    # with 2.60).
+    os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "1.0")
     # Takes the client's time-out header off before Serve obeys it.
     os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve_app.proxy.middlewares"
 

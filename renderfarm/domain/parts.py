@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from renderfarm.domain.facts import SceneInfo
@@ -103,6 +103,33 @@ def cut_tiles(width_px: int, height_px: int, count: int) -> tuple[Tile, ...]:
     return tuple(
         Tile(x0_px=0, y0_px=start, x1_px=width_px, y1_px=end) for start, end in _equal_shares(height_px, count)
     )
+
+
+def cut_lowering_tiles(width_px: int, height_px: int, workers: int, height_min_px: int) -> tuple[Tile, ...]:
+    """Cut a picture into strips from the bottom up that get lower towards the last, so that all workers end together.
+
+    Each takes its share of half of what is left ("guided self-scheduling", C. D. Polychronopoulos and D. J. Kuck,
+    IEEE Transactions on Computers C-36, 1987), but none more than a quarter of a worker's, so that the picture
+    fills in soon. Where they must be so high that there are few, they are of equal height.
+
+    Args:
+        height_min_px: none is lower than this, nor than ``TILE_HEIGHT_MIN_PX``.
+
+    Raises:
+        InvalidSettings: the picture has no pixels, or nobody renders it.
+    """
+    if width_px < 1 or height_px < 1 or workers < 1:
+        raise InvalidSettings(f"{width_px} x {height_px} pixels cannot be cut into tiles for {workers} workers")
+    least_px = max(TILE_HEIGHT_MIN_PX, height_min_px)
+    most = height_px // least_px
+    if most < 2 * workers:  # equal ones, as many for each worker where there are enough
+        return cut_tiles(width_px, height_px, max(1, most - most % workers if most > workers else most))
+    heights_px: list[int] = []
+    while (left_px := height_px - sum(heights_px)) > 0:
+        tile_px = max(least_px, min(height_px // (4 * workers), left_px // (2 * workers)))
+        heights_px.append(tile_px if left_px - tile_px >= least_px else left_px)
+    edges = [0, *accumulate(sorted(heights_px, reverse=True))]
+    return tuple(Tile(x0_px=0, y0_px=start, x1_px=width_px, y1_px=end) for start, end in pairwise(edges))
 
 
 def cut_samples(total: int, count: int) -> tuple[SampleRange, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 #: Work that a worker may have before it, with what it does: a unit that is more urgent waits no longer than this.
-AHEAD_MAX_S = 5.0
+AHEAD_MAX_S = 10.0
 #: And no more than this share of a worker's part of all that is to do, so that all end together.
 _AHEAD_SHARE = 0.5
 #: However short they are: what a worker that dies had before it must be given to others, one by one.

@@ -36,7 +36,7 @@ class PersistentData(StrEnum):
     """Whether a session keeps Blender's render data between frames (Blender's name: Persistent Data)."""
 
     AUTO = "auto"
-    """Kept, and some frames are rendered cold as well and compared: a difference ends the keeping."""
+    """Kept where that saves time, and some frames are rendered cold as well and compared: a difference ends it."""
     ON = "on"
     """Kept, and never compared."""
     OFF = "off"
@@ -48,7 +48,8 @@ class Split(StrEnum):
     """How a frame is rendered by several workers; besides ``tiles:N`` and ``samples:N``."""
 
     AUTO = "auto"
-    """In tiles, when workers would be idle and it pays."""
+    """In tiles, when workers would be idle and it pays; a still that takes long also for one worker, so that it fills
+    in."""
     NONE = "none"
 
 

@@ -1,28 +1,51 @@
-"""Whether a task's frames are cut into parts, and into how many: when workers would be idle, and when it pays."""
+"""Whether a task's frames are cut into parts, and into how many: when workers would be idle, and when it pays.
+
+A still that takes long is cut even for one worker, so that people see it fill in, and a crash costs a part of it only.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from renderfarm.domain.facts import SceneFacts, SceneInfo
-from renderfarm.domain.parts import Part, PartKind, cut_samples, cut_tiles, picture_size_px, why_not_split
+from renderfarm.domain.needs import needs_gpu
+from renderfarm.domain.parts import (
+    Part,
+    PartKind,
+    cut_lowering_tiles,
+    cut_samples,
+    cut_tiles,
+    picture_size_px,
+    why_not_split,
+)
 from renderfarm.domain.planning import check_settings, task_cameras, task_frames
-from renderfarm.domain.render_settings import Device, RenderSettings, Split
+from renderfarm.domain.render_settings import RenderSettings, Split
 
 #: Samples of a pixel that Cycles computes in a second on one thread of a CPU: an estimate that errs towards whole
 #: frames. Measured with ``benchmarks/render_scenes.py``: 0.4 to 0.9 million.
 _SAMPLES_PER_S = 1_000_000.0
 #: How many times faster a GPU is.
 _GPU_FACTOR = 100.0
-#: Shorter parts would cost more, in starting and merging them, than they bring.
-_PART_MIN_S = 2.0
-#: Parts for each worker, so that all finish together although parts differ.
-_PARTS_PER_WORKER = 8
+#: Adaptive sampling stops early: of Blender's 4096 samples by default most pixels need some hundreds. A guess.
+_ADAPTIVE_SAMPLES = 64
+_ADAPTIVE_FACTOR = 10.0
+#: Shorter parts for several workers are not worth the trouble. A warm session renders twelve tiles as fast as the whole
+#: picture, without adaptive sampling (measured: 11.9 to 12.1 s against 12.2 s).
+_PART_MIN_S = 1.0
 _PARTS_MAX = 256
-#: Rows of a tile that are not rim, where it has one.
+#: And not worth it for few workers more than there are pictures.
+_IDLE_FACTOR_MIN = 1.5
+#: Rows of a tile that are not rim, where it has one, so that the rim is a small part of the work.
 _ADAPTIVE_HEIGHT_MIN_PX = 64
+#: What takes so long is cut for one worker too, but no more pictures of a task than this: an animation fills in anyway.
+_LONG_S = 30.0
+_LONG_PICTURES_MAX = 3
+_LONG_PART_S = 5.0
+_LONG_PARTS_MAX = 16
+_LONG_ADAPTIVE_HEIGHT_MIN_PX = 192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +58,12 @@ class Cut:
     """Why, in words for people; empty where there is nothing to say."""
 
 
-def cut_frames(settings: RenderSettings, facts: SceneFacts, idle_threads: Sequence[int]) -> Cut:
+def cut_frames(settings: RenderSettings, facts: SceneFacts, *, idle_workers: int, threads: float) -> Cut:
     """Decide how each frame of a task is cut.
 
     Args:
-        idle_threads: the threads of each worker that has nothing to do.
+        idle_workers: how many workers that can render it have nothing to do.
+        threads: the threads of a worker that can, in the mean.
 
     Raises:
         InvalidSettings, InvalidFrames, MissingFiles: the scene cannot satisfy the settings.
@@ -48,44 +72,59 @@ def cut_frames(settings: RenderSettings, facts: SceneFacts, idle_threads: Sequen
         return Cut()
     scene = check_settings(settings, facts)
     pictures = len(task_frames(settings, scene)) * len(task_cameras(settings, scene))
+    width_px, height_px = picture_size_px(scene, settings)
     wanted = re.fullmatch(r"(tiles|samples):([0-9]+)", settings.split)
+    if wanted is not None and wanted[1] == "samples":
+        parts: Sequence[Part] = cut_samples(settings.samples or scene.samples or 1, int(wanted[2]))
+        return _cut(settings, scene, PartKind.SAMPLES, parts, asked=int(wanted[2]))
     if wanted is not None:
-        kind = PartKind.TILE if wanted[1] == "tiles" else PartKind.SAMPLES
-        return _cut(settings, scene, kind, int(wanted[2]))
-    # A frame for each worker keeps all of them busy, and costs nothing.
-    if pictures >= len(idle_threads):
+        return _cut(settings, scene, PartKind.TILE, cut_tiles(width_px, height_px, int(wanted[2])), int(wanted[2]))
+    picture_s = _picture_s(settings, scene, threads)
+    if picture_s == 0.0:  # some percent of a small picture may be none
         return Cut()
-    count = _count(settings, scene, pictures, idle_threads)
-    return _cut(settings, scene, PartKind.TILE, count) if count > 1 else Cut()
+    if pictures * _IDLE_FACTOR_MIN <= idle_workers:  # else a frame for each keeps most of them busy, and costs nothing
+        workers = ceil(idle_workers / pictures)
+        tiles = cut_lowering_tiles(width_px, height_px, workers, _height_min_px(scene, height_px, picture_s))
+    elif picture_s >= _LONG_S and pictures <= _LONG_PICTURES_MAX:
+        tiles = cut_tiles(width_px, height_px, _long_parts(scene, height_px, picture_s))
+    else:
+        return Cut()
+    return _cut(settings, scene, PartKind.TILE, tiles) if len(tiles) > 1 else Cut()
 
 
-def _cut(settings: RenderSettings, scene: SceneInfo, kind: PartKind, count: int) -> Cut:
+def _cut(
+    settings: RenderSettings, scene: SceneInfo, kind: PartKind, parts: Sequence[Part], asked: int | None = None
+) -> Cut:
     obstacle = why_not_split(scene, settings, kind)
     if obstacle is not None:
         return Cut(reason=f"frames are not split: {obstacle}")
-    width_px, height_px = picture_size_px(scene, settings)
-    parts: Sequence[Part]
-    if kind is PartKind.TILE:
-        parts = cut_tiles(width_px, height_px, count)
-        what = "tiles"
-    else:
-        parts = cut_samples(settings.samples or scene.samples or 1, count)
-        what = "ranges of samples"
+    what = "tiles" if kind is PartKind.TILE else "ranges of samples"
     if len(parts) < 2:
-        return Cut(reason=f"frames are not split: {width_px} x {height_px} pixels are too small for {count} {what}")
+        width_px, height_px = picture_size_px(scene, settings)
+        return Cut(reason=f"frames are not split: {width_px} x {height_px} pixels are too small for {asked} {what}")
     return Cut(parts=tuple(parts), reason=f"each frame is rendered in {len(parts)} {what}")
 
 
-def _count(settings: RenderSettings, scene: SceneInfo, pictures: int, idle_threads: Sequence[int]) -> int:
-    """Return into how many parts a frame is best cut, 1 if it does not pay."""
+def _picture_s(settings: RenderSettings, scene: SceneInfo, threads: float) -> float:
+    """Return how long one worker will take for a picture: an estimate that is rather too low."""
     width_px, height_px = picture_size_px(scene, settings)
-    per_s = (
-        _SAMPLES_PER_S
-        * (sum(idle_threads) / len(idle_threads))
-        * (_GPU_FACTOR if settings.device is Device.GPU else 1.0)
-    )
-    frame_s = width_px * height_px * (settings.samples or scene.samples or 1) / per_s
-    count = min(int(frame_s / _PART_MIN_S), _PARTS_PER_WORKER * len(idle_threads) // pictures, _PARTS_MAX)
+    samples = float(settings.samples or scene.samples or 1)
     if scene.uses_adaptive_sampling:
-        count = min(count, height_px // _ADAPTIVE_HEIGHT_MIN_PX)
+        samples = min(samples, _ADAPTIVE_SAMPLES + samples / _ADAPTIVE_FACTOR)
+    factor = _GPU_FACTOR if needs_gpu(settings, scene) else 1.0
+    return width_px * height_px * samples / (_SAMPLES_PER_S * threads * factor)
+
+
+def _height_min_px(scene: SceneInfo, height_px: int, picture_s: float) -> int:
+    """Return the least height of tiles for several workers."""
+    worth_it_px = min(height_px, ceil(height_px * _PART_MIN_S / picture_s))
+    rim_px = _ADAPTIVE_HEIGHT_MIN_PX if scene.uses_adaptive_sampling else 0
+    return max(worth_it_px, rim_px, height_px // _PARTS_MAX + 1)
+
+
+def _long_parts(scene: SceneInfo, height_px: int, picture_s: float) -> int:
+    """Return into how many tiles a picture is cut so that it fills in."""
+    count = min(int(picture_s / _LONG_PART_S), _LONG_PARTS_MAX)
+    if scene.uses_adaptive_sampling:
+        count = min(count, height_px // _LONG_ADAPTIVE_HEIGHT_MIN_PX)
     return max(1, count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from renderfarm.domain.models import Asset, Task, Unit, UnitKind
+from renderfarm.domain.models import Asset, Task, Unit
 from renderfarm.domain.parts import part_to_json
 from renderfarm.domain.render_settings import Device, Engine, ImageFormat, PersistentData
 
@@ -27,7 +27,7 @@ class UnitSpec:
     percent: int | None
     format: ImageFormat | None
     device: Device
-    persistent_data: bool | None
+    persistent_data: PersistentData
     """Whether the session keeps render data between frames."""
     part: dict[str, int] | None
     """The part of each frame that is rendered: the fields of a ``Tile`` or a ``SampleRange``."""
@@ -57,15 +57,9 @@ def unit_spec(task: Task, unit: Unit, asset: Asset) -> UnitSpec:
         percent=settings.percent,
         format=settings.format,
         device=settings.device,
-        persistent_data=_persistent_data(task, unit),
+        persistent_data=PersistentData.OFF if task.cold else settings.persistent_data,
         part=None if unit.part is None else part_to_json(unit.part),
         folder=unit.folder,
         unit_id=unit.id,
         task_id=task.id,
     )
-
-
-def _persistent_data(task: Task, unit: Unit) -> bool | None:
-    if task.cold or unit.kind is UnitKind.VERIFY:
-        return False
-    return {PersistentData.FILE: None, PersistentData.OFF: False}.get(task.settings.persistent_data, True)

@@ -9,12 +9,16 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from renderfarm.domain.blender_versions import choose_blender
+from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.models import Asset, Task, Unit, UnitKind, Worker
+from renderfarm.domain.needs import needs_gpu
 from renderfarm.domain.planning import PlannedUnit, plan
-from renderfarm.domain.splitting import cut_frames
+from renderfarm.domain.render_settings import RenderSettings
+from renderfarm.domain.splitting import Cut, cut_frames
 from renderfarm.domain.states import AssetState, TaskState, WorkerState
 from renderfarm.errors import (
     Deposed,
@@ -199,7 +203,8 @@ class _Admissions:
         self._units: dict[bool, list[Unit]] = {False: [], True: []}
         """Held back or not."""
         self._inspected: set[str] = set()
-        self._idle: list[Worker] | None = None
+        self._workers: list[Worker] | None = None
+        self._busy: set[str] = set()
 
     @property
     def units_count(self) -> int:
@@ -245,7 +250,7 @@ class _Admissions:
             raise LookupError(f"task {task.id} was accepted without inspected asset {task.asset_id}")
         try:
             blender = choose_blender(self._available, asset.file_version, task.settings.blender)
-            cut = cut_frames(task.settings, asset.facts, [worker.threads for worker in self._idle_workers(blender)])
+            cut = self._cut(task.settings, asset.facts, blender)
             planned = plan(task.settings, asset.facts, cut.parts)
         except InvalidInput as error:
             kind = FailureKind.MISSING_FILE if isinstance(error, MissingFiles) else FailureKind.SCRIPT_ERROR
@@ -273,13 +278,17 @@ class _Admissions:
         if cut.reason:
             note_task(self._tx, task, "task.split", replace(cause, reason=cut.reason))
 
-    def _idle_workers(self, blender: str) -> list[Worker]:
-        """Return the workers with that Blender that have nothing to do, as far as the database knows."""
-        if self._idle is None:
-            busy = {lease.worker_id for lease in self._tx.units.leases()}
-            present = [worker for worker in self._tx.workers.all() if worker.state is not WorkerState.GONE]
-            self._idle = [worker for worker in present if worker.id not in busy and worker.set_aside_until is None]
-        return [worker for worker in self._idle if blender in worker.blender_versions]
+    def _cut(self, settings: RenderSettings, facts: SceneFacts, blender: str) -> Cut:
+        """Decide how frames are cut, by what the workers that can render them do, as far as the database knows."""
+        if self._workers is None:
+            self._workers = [worker for worker in self._tx.workers.all() if worker.state is not WorkerState.GONE]
+            self._busy = {lease.worker_id for lease in self._tx.units.leases()}
+        able = [worker for worker in self._workers if blender in worker.blender_versions]
+        if needs_gpu(settings, facts.scene(settings.scene)) and any(worker.gpus for worker in self._workers):
+            able = [worker for worker in able if worker.gpus]
+        idle = [worker for worker in able if worker.id not in self._busy and worker.set_aside_until is None]
+        threads = fmean(worker.threads for worker in able) if able else 1.0
+        return cut_frames(settings, facts, idle_workers=len(idle), threads=max(1.0, threads))
 
     def _peak_memory_bytes(self, asset_id: str) -> int:
         if asset_id not in self._peaks:

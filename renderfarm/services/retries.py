@@ -6,16 +6,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from renderfarm.auth import Principal
+from renderfarm.domain.failures import Failure
 from renderfarm.domain.frames import format_frames, parse_frames
+from renderfarm.domain.leases import AttemptReport, Lease
 from renderfarm.domain.models import Output, OutputRole, Task
 from renderfarm.domain.states import TASK_ENDED, UNIT_ENDED, AttemptState, TaskState, UnitState
 from renderfarm.errors import Conflict, InvalidFrames
 from renderfarm.ports import Farm, Transaction
-from renderfarm.services.dependencies import block_again, in_work, parts_done, with_related
+from renderfarm.services.dependencies import block_again, in_work, inputs_of, parts_done, with_related
 from renderfarm.services.journal import Cause, log_units, move_task, note_task, touch_task
 from renderfarm.services.outputs import withdraw
 from renderfarm.services.repeating import repeated_if_undone
-from renderfarm.services.results import NO_REPORT, at_rest
+from renderfarm.services.results import NO_REPORT, at_rest, fail_unit, fenced
 from renderfarm.services.steps import Steps
 from renderfarm.services.tasks import TOPIC_TASK, lock_task
 
@@ -58,6 +60,28 @@ def undo_frames(tx: Transaction, task: Task, outputs: Collection[Output], cause:
     """
     unit_ids = {output.unit_id for output in outputs}
     return _undo(tx, task, unit_ids, {output.frame for output in outputs}, cause)[1]
+
+
+def fail_flawed_merge(farm: Farm, lease: Lease, failure: Failure, report: AttemptReport) -> None:
+    """End an attempt to merge whose picture looks wrong: its parts are rendered again.
+
+    Merging the same parts once more would give the same picture.
+
+    Raises:
+        LeaseLost
+    """
+    cause = Cause(reason=failure.message, actor=f"worker:{lease.worker_id}", at=farm.clock())
+    with farm.database.write() as tx:
+        steps = Steps(tx, [lease.task_id]).lock([lease.unit_id])
+        unit = fenced(steps.unit(lease.unit_id), lease)
+        fail_unit(farm, tx, steps, unit, failure, cause, report)
+        task = tx.tasks.lock(lease.task_id or "")
+        if task is None or tx.units.some([unit.id])[unit.id].state is not UnitState.READY:
+            return
+        parts = inputs_of(tx, task.id, unit.id)
+        undone = tx.outputs.remove(parts, unit.frames)
+        cause = replace(cause, reason=f"its parts are rendered again: {failure.message}")
+        _restart(tx, _without(task, undone), tuple(UNIT_ENDED), parts, cause)
 
 
 def _undo(

@@ -51,7 +51,7 @@ def _new_task(
         raise InvalidInput(f"the priority must be between {PRIORITY_MIN} and {PRIORITY_MAX}, not {priority}")
     facts = _inspected_facts(asset)
     # How it is cut without anybody asking is decided when it is known who is idle.
-    frames_total = pictures(plan(settings, facts, cut_frames(settings, facts, ()).parts))
+    frames_total = pictures(plan(settings, facts, cut_frames(settings, facts, idle_workers=0, threads=1.0).parts))
     available = available_blenders(farm)
     if available:
         choose_blender(available, asset.file_version, settings.blender)

@@ -100,36 +100,42 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     """Yield what came to light late before ``seen``, what the log has behind it, and then what happens."""
     # At once, so that clients and proxies see that they are connected.
-    yield KEEPALIVE_COMMENT
-    for entry in late:
-        yield _event(entry)
+    yield KEEPALIVE_COMMENT + _events(late)
     async with feed.subscribe(topic) as news:
         while True:
             entries, ended = await run_sync(read, seen)
-            for entry in entries:
-                seen = max(seen, entry.id)
-                yield _event(entry)
+            seen = _last(entries, seen)
+            if entries:
+                yield _events(entries)
             if ended:
                 return
             if len(entries) < _BATCH:
                 async for live in _live(news, told={entry.id for entry in entries}):
-                    seen = max(seen, 0 if live is None else live.id)
-                    yield KEEPALIVE_COMMENT if live is None else _event(live)
+                    seen = _last(live, seen)
+                    yield _events(live) or KEEPALIVE_COMMENT
 
 
-async def _live(news: Subscription, told: set[int]) -> AsyncIterator[LogEntry | None]:
-    """Yield what happens, None when nothing does; until the log has to be asked whether there is more, or no more."""
+async def _live(news: Subscription, told: set[int]) -> AsyncIterator[Sequence[LogEntry]]:
+    """Yield what happens, or nothing; until the log has to be asked whether there is more, or no more."""
     while True:
         entries = await news.next(KEEPALIVE_S)
         fresh = [entry for entry in entries if entry.id not in told]
-        for entry in fresh:
-            yield entry
+        for start in range(0, len(fresh), _BATCH):
+            yield fresh[start : start + _BATCH]
         if not entries and not news.overrun:
-            yield None
+            yield ()
         if not entries or any(entry.event == "task.state" for entry in fresh):
             news.overrun = False
             return
 
 
-def _event(entry: LogEntry) -> bytes:
-    return format_sse_event(data_str=Event.of(entry).model_dump_json(), event=entry.event, id=str(entry.id))
+def _last(entries: Sequence[LogEntry], seen: int) -> int:
+    return max(seen, *(entry.id for entry in entries)) if entries else seen
+
+
+def _events(entries: Sequence[LogEntry]) -> bytes:
+    """Return events as one piece: Serve takes milliseconds of processor for each that it passes on."""
+    return b"".join(
+        format_sse_event(data_str=Event.of(entry).model_dump_json(), event=entry.event, id=str(entry.id))
+        for entry in entries
+    )

@@ -57,7 +57,7 @@ class SettingsIn(BaseModel):
     device: Device = Device.AUTO
     persistent_data: PersistentData = Field(
         default=PersistentData.AUTO,
-        description="Keep render data between frames: `auto` keeps it and compares some frames with cold renders.",
+        description="Keep render data between frames: `auto`: where it pays, comparing some with cold ones.",
     )
     split: str = Field(
         default=Split.AUTO,

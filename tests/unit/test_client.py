@@ -178,9 +178,11 @@ class Cutting:
 
         async def cutting(message: Message) -> None:
             nonlocal sent
-            sent += len(message.get("body", b""))
-            if sent > self._after_bytes:
+            body = message.get("body", b"")
+            if sent + len(body) > self._after_bytes:
+                await send({**message, "body": body[: self._after_bytes - sent], "more_body": True})
                 raise ConnectionError("cut")
+            sent += len(body)
             await send(message)
 
         await self._app(scope, receive, cutting)

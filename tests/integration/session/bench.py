@@ -12,7 +12,7 @@ import OpenImageIO
 
 from actors.blender_session import BlenderSession, FrameDone
 from actors.blenders import Blender
-from renderfarm.domain.render_settings import Device
+from renderfarm.domain.render_settings import Device, PersistentData
 from renderfarm.domain.unit_spec import UnitSpec
 from renderfarm.services.unit_script import generate_script
 
@@ -47,7 +47,7 @@ PLAIN = UnitSpec(
     percent=None,
     format=None,
     device=Device.AUTO,
-    persistent_data=None,
+    persistent_data=PersistentData.FILE,
     part=None,
     folder="",
     unit_id="unit",
@@ -93,6 +93,11 @@ text.use_module = True
     "wants_gpu": "scene.cycles.device = 'GPU'",
     "no_camera": "bpy.data.objects.remove(scene.camera)",
     "driver": "cube.driver_add('location', 0).driver.expression = 'frame * 0.1'",
+    "heavy": """
+rounding = cube.modifiers.new("Subdivision", "SUBSURF")
+rounding.levels = rounding.render_levels = 7
+scene.cycles.samples = 1
+""",
     "python_driver": "cube.driver_add('location', 0).driver.expression = '[frame for _ in range(3)][0]'",
 }
 

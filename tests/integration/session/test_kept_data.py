@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from renderfarm.domain.render_settings import ImageFormat
+from renderfarm.domain.render_settings import ImageFormat, PersistentData
 from tests.integration.session.bench import PLAIN, Bench, opened, same
 
 EXR = replace(PLAIN, scene_file="driver.blend", format=ImageFormat.OPEN_EXR, frames=(1, 2, 3))
-WARM = replace(EXR, persistent_data=True)
-COLD = replace(EXR, persistent_data=False)
+AUTO = replace(EXR, persistent_data=PersistentData.AUTO)
+WARM = replace(EXR, persistent_data=PersistentData.ON)
+COLD = replace(EXR, persistent_data=PersistentData.OFF)
 
 
 def test_warm_frames_have_the_pixels_of_cold_ones(bench: Bench, scenes: Path, tmp_path: Path) -> None:
@@ -24,6 +25,24 @@ def test_warm_frames_have_the_pixels_of_cold_ones(bench: Bench, scenes: Path, tm
     assert [frame.warm for frame in cold] == [False, False, False]
     assert all(same(one.files[0], other.files[0]) for one, other in zip(warm, cold, strict=True))
     assert not same(warm[0].files[0], warm[1].files[0])  # or there would be nothing to get wrong
+
+
+def test_data_are_kept_where_that_saves_time(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+    scene, log = scenes / "heavy.blend", tmp_path / "log"
+    spec = replace(AUTO, scene_file=scene.name)
+    frames = bench.render(spec, scene, tmp_path / "out", log, fresh=True)
+    assert [frame.warm for frame in frames] == [False, True, True]
+    assert "it is not kept" not in log.read_text()
+
+
+def test_data_are_not_kept_where_that_saves_nothing(bench: Bench, scenes: Path, tmp_path: Path) -> None:
+    scene, log = scenes / "driver.blend", tmp_path / "log"
+    frames = bench.render(replace(AUTO, samples=2000), scene, tmp_path / "out", log, fresh=True)
+    assert [frame.warm for frame in frames] == [False, False, False]
+    assert log.read_text().count("it is not kept") == 1
+    # The same scene with other samples is another matter, and who wants them kept in any case gets them.
+    [first, second, _] = bench.render(replace(WARM, samples=2000), scene, tmp_path / "on", log)
+    assert (first.warm, second.warm) == (False, True)
 
 
 def test_it_stays_warm_from_unit_to_unit_and_from_task_to_task(bench: Bench, scenes: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from renderfarm.domain.parts import (
     picture_size_px,
     why_not_split,
 )
-from renderfarm.domain.render_settings import ImageFormat, RenderSettings
+from renderfarm.domain.render_settings import ImageFormat, PersistentData, RenderSettings
 from renderfarm.domain.unit_spec import UnitSpec
 from renderfarm.media.merging import PartFile, merge_parts
 from renderfarm.services.unit_script import generate_script
@@ -195,7 +195,7 @@ def test_sample_ranges_are_denoised_after_the_merge(splitter: Splitter, name: st
 
 @pytest.mark.parametrize("name", ["layers_and_passes", "composited"])
 def test_parts_and_whole_frames_mix_in_a_warm_session(splitter: Splitter, name: str) -> None:
-    warm: dict[str, Any] = {"persistent_data": True}
+    warm: dict[str, Any] = {"persistent_data": PersistentData.ON}
     tiles = splitter.strips()
     for frame in (1, 2, 3):
         splitter.whole(frame, "before", **warm) if frame % 2 else splitter.split(tiles, frame, **warm)
@@ -203,7 +203,7 @@ def test_parts_and_whole_frames_mix_in_a_warm_session(splitter: Splitter, name: 
         splitter.split(tiles, frame, **warm) if frame % 2 else splitter.whole(frame, "before", **warm)
     assert opened(splitter.log) == 1
     for frame in (1, 2, 3):
-        splitter.whole(frame, "cold", persistent_data=False)
+        splitter.whole(frame, "cold", persistent_data=PersistentData.OFF)
     assert differences(splitter.folder / "before", splitter.folder / "cold") == {}
     assert differences(splitter.folder / "merged", splitter.folder / "cold") == {}
 

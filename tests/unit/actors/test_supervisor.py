@@ -230,6 +230,44 @@ def test_many_units_go_in_several_calls_so_that_answers_come_before_the_last(wor
     assert slot.units == 70
 
 
+def test_a_call_is_of_a_second_of_work_at_most(world: World) -> None:
+    world.in_service()
+    world.supervisor.dispatch([placed(number, 0.4) for number in range(4)] + [placed(9, 3.0)])
+    assert len(world.handle.execute.calls) == 3
+
+
+def test_what_a_worker_has_left_grows_less_with_time_and_with_what_it_has_done(world: World) -> None:
+    world.in_service()
+    world.supervisor.dispatch([placed(1, 2.0), placed(2, 2.0)])
+    world.tick(after_s=1.5)
+    [slot] = world.supervisor.slots(world.ray.now)
+    assert slot.backlog_s == pytest.approx(2.5)
+    world.handle.execute.calls[0].give([replace(outcome(), frames=1)])
+    world.tick(after_s=0.5)
+    [slot] = world.supervisor.slots(world.ray.now)
+    assert slot.backlog_s == pytest.approx(2.0)
+
+
+def test_of_a_worker_that_is_late_by_much_nobody_knows_when_it_will_be_done(world: World) -> None:
+    world.in_service()
+    world.supervisor.dispatch([placed(1, 0.5)])
+    world.tick(after_s=2.0)
+    [slot] = world.supervisor.slots(world.ray.now)
+    assert (slot.backlog_s, slot.may_take) == (0.0, True)
+    world.tick(after_s=2.0)
+    [slot] = world.supervisor.slots(world.ray.now)
+    assert not slot.may_take
+
+
+def test_a_worker_is_not_asked_all_the_time_what_it_does(world: World) -> None:
+    world.in_service()
+    world.handle.ping.last.give(IDLE)
+    asked = len(world.handle.ping.calls)
+    for _ in range(10):
+        world.tick(after_s=0.01)
+    assert len(world.handle.ping.calls) <= asked + 1
+
+
 def test_a_worker_whose_leases_are_those_of_a_former_scheduler_is_given_nothing(world: World) -> None:
     world.in_service()
     world.pulse(Pulse(leases=(lease(1), lease(2)), open_scene=None))

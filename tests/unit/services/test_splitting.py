@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from renderfarm.auth import LOCAL_OWNER
-from renderfarm.domain.failures import FailureKind
+from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.models import OutputRole, Task, Unit, UnitKind
 from renderfarm.domain.parts import Tile
 from renderfarm.domain.states import TaskState, UnitState
 from renderfarm.services import progress, tasks
 from renderfarm.services.outputs import list_outputs
 from renderfarm.services.reconcile.findings import Kind
-from renderfarm.services.retries import retry_task
+from renderfarm.services.retries import fail_flawed_merge, retry_task
 from tests.unit.fakes import scene_facts, scene_info
 from tests.unit.services.check_bench import Bench
-from tests.unit.services.story import Story
+from tests.unit.services.story import REPORT, Story
 
 SCENE = scene_facts(scene_info(split_obstacles=()))
 
@@ -127,6 +127,23 @@ def test_a_cancelled_still_can_be_taken_up_again(story: Story, task: Task) -> No
     assert (merge(story, task).state, merge(story, task).inputs_open) == (UnitState.BLOCKED, 2)
     commit_parts(story, 3)
     assert story.task(task.id).state is TaskState.COMPLETED
+
+
+def test_a_picture_that_looks_wrong_is_made_of_new_parts(bench: Bench) -> None:
+    # T: merge running > ready > blocked, parts succeeded > ready
+    story = bench.story
+    task = story.admitted(story.asset(SCENE), frames="1", split="tiles:4")
+    commit_parts(story, 4)
+    [lease] = story.place()
+    fail_flawed_merge(story.farm, lease, Failure(kind=FailureKind.FLAWED, message="all black"), REPORT)
+    assert {unit.state for unit in parts(story, task)} == {UnitState.READY}
+    assert (merge(story, task).state, merge(story, task).inputs_open) == (UnitState.BLOCKED, 4)
+    assert files(story, task, OutputRole.PART) == 0
+    assert [finding for finding in bench.check().findings if finding.kind is Kind.WRONG_COUNTERS] == []
+    story.clock.pass_(60.0)
+    commit_parts(story, 5)
+    ended = story.task(task.id)
+    assert (ended.state, ended.frames_done, ended.units_failed) == (TaskState.COMPLETED, 1, 0)
 
 
 def test_counters_agree_at_every_step(bench: Bench) -> None:

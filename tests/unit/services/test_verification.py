@@ -161,24 +161,21 @@ def test_a_paused_task_keeps_its_verification_back(story: Story) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "cold", "kind", "kept"),
+    ("setting", "cold", "told"),
     [
-        (PersistentData.AUTO, False, UnitKind.RENDER, True),
-        (PersistentData.AUTO, True, UnitKind.RENDER, False),
-        (PersistentData.AUTO, False, UnitKind.VERIFY, False),
-        (PersistentData.ON, False, UnitKind.RENDER, True),
-        (PersistentData.OFF, False, UnitKind.RENDER, False),
-        (PersistentData.FILE, False, UnitKind.RENDER, None),
-        (PersistentData.FILE, True, UnitKind.RENDER, False),
+        (PersistentData.AUTO, False, PersistentData.AUTO),
+        (PersistentData.AUTO, True, PersistentData.OFF),
+        (PersistentData.ON, False, PersistentData.ON),
+        (PersistentData.OFF, False, PersistentData.OFF),
+        (PersistentData.FILE, False, PersistentData.FILE),
+        (PersistentData.FILE, True, PersistentData.OFF),
     ],
 )
-def test_what_the_script_is_told(
-    story: Story, setting: PersistentData, cold: bool, kind: UnitKind, kept: bool | None
-) -> None:
+def test_what_the_script_is_told(story: Story, setting: PersistentData, cold: bool, told: PersistentData) -> None:
     asset = story.asset()
     task = replace(story.admitted(asset, frames="1", persistent_data=setting), cold=cold)
     [unit] = story.units(task.id)
-    assert unit_spec(task, replace(unit, kind=kind), asset).persistent_data is kept
+    assert unit_spec(task, unit, asset).persistent_data is told
 
 
 def test_a_verification_that_cannot_be_done_fails_no_task(story: Story) -> None:
