@@ -6,8 +6,8 @@ import asyncio
 
 #: A frame waits no longer than this, and only if others are likely to come in that time: what is lost with a worker is
 #: that much more. Committing frames of 0.3 s one by one took 7 % of the core that rendered them (measured).
-WAIT_MAX_S = 1.0
-_SHORT_S = 0.5 * WAIT_MAX_S
+WAIT_MAX_S = 2.0
+_SHORT_S = 0.25 * WAIT_MAX_S
 
 
 class Company:

@@ -41,7 +41,7 @@ _LISTEN_GAP_MAX_S = 5.0
 #: A call is answered once all of its leases have ended, and only then it is known how far the worker is: so a worker
 #: that is given many has them in several calls, of so much work at most, and still has some while an answer is on its
 #: way.
-_CALL_MAX_S = 1.0
+_CALL_MAX_S = 2.0
 _LEASES_PER_CALL = 50
 
 WorkerStarter = Callable[[Settings, WorkerPlace], Any]

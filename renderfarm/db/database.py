@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from renderfarm.db import migrate
 from renderfarm.db.assets import SqlAssets, SqlProjects
 from renderfarm.db.attempts import SqlAttempts
 from renderfarm.db.changes import Changes, OnCommit
-from renderfarm.db.engine import farm_errors, reading_engine, transaction
+from renderfarm.db.engine import farm_errors, reading_engine, transaction, watch
 from renderfarm.db.log import SqlExecutionLog, SqlOutbox
 from renderfarm.db.outputs import SqlOutputs
 from renderfarm.db.survey import SqlSurvey
@@ -120,6 +120,9 @@ class SqlDatabase:
     def read(self) -> Iterator[SqlTransaction]:
         with transaction(self._reader) as connection:
             yield SqlTransaction(connection)
+
+    def watch(self) -> Callable[[], bool]:
+        return watch(self._reader)
 
     def check(self) -> None:
         with farm_errors():

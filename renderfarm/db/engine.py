@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -180,6 +180,32 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
         with farm_errors():
             begun.commit()
+
+
+def watch(engine: Engine) -> Callable[[], bool]:
+    """Return what tells whether anything may have been committed since it was last asked; see ``ports.Database``.
+
+    SQLite counts the commits of all other connections (https://www.sqlite.org/pragma.html#pragma_data_version), so this
+    has one of its own. MySQL has nothing of the kind: anything may have happened.
+    """
+    if is_mysql(engine):
+        return lambda: True
+    with farm_errors():
+        connection = engine.raw_connection()
+        connection.detach()  # it is not to be given to others
+    seen: int | None = None
+
+    def has_news() -> bool:
+        nonlocal seen
+        before = seen
+        cursor = connection.cursor()
+        try:
+            seen = cursor.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise FarmUnavailable(f"the database does not answer: {error}") from error
+        return seen != before
+
+    return has_news
 
 
 @contextmanager

@@ -153,8 +153,12 @@ def _is_pink(colours: Floats, limits: PinkLimits | None) -> NDArray[np.bool_]:
         is_seen = brightness >= _PINK_LIGHT[0]
         return np.asarray(is_seen & (green <= _PINK_GREEN_MAX * smaller) & (blue >= low * red) & (blue <= high * red))
     is_seen = (brightness >= limits.brightness[0]) & (brightness <= limits.brightness[-1]) & (smaller > 0)
+    # Few pixels of most pictures have so little green: only those need the closer look.
+    is_pink: NDArray[np.bool_] = is_seen & (green <= limits.green.max() * smaller)
+    red, green, blue, brightness, smaller = (one[is_pink] for one in (red, green, blue, brightness, smaller))
     white = np.interp(brightness, limits.brightness, limits.blue_to_red) * red
     # Display values are roughly the 2.2th root of light (sRGB).
     low, high = low ** (1 / 2.2), high ** (1 / 2.2)
     most_green = np.interp(brightness, limits.brightness, limits.green) * smaller
-    return np.asarray(is_seen & (green <= most_green) & (blue >= low * white) & (blue <= high * white))
+    is_pink[is_pink] = (green <= most_green) & (blue >= low * white) & (blue <= high * white)
+    return is_pink

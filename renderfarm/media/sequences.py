@@ -6,8 +6,9 @@ frame to frame, a wrong frame changes them at once and back again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +64,11 @@ def _blocks(pixels: NDArray[np.int_], count: int) -> list[tuple[int, int]]:
     return [(int(a), max(int(np.ceil(b)), int(a) + 1)) for a, b in pairwise(edges)]
 
 
-def _block_means(values: Floats, blocks: Iterable[tuple[int, int]]) -> Floats:
-    return np.stack([values[first:end].mean(axis=0) for first, end in blocks])
+def _block_means(values: NDArray[Any], blocks: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+    """Return the means of runs of rows, which may overlap, shape (runs, columns)."""
+    first, end = np.array(blocks).T
+    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
+    return np.asarray((sums[end] - sums[first]) / (end - first)[:, None])
 
 
 def flaws_in_sequence(frames: Sequence[int], glances: Mapping[int, Glance]) -> dict[int, tuple[Flaw, ...]]:

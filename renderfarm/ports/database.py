@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -53,6 +54,12 @@ class Database(Protocol):
 
     def read(self) -> AbstractContextManager[Transaction]:
         """Begin a transaction that sees one consistent state and changes nothing."""
+
+    def watch(self) -> Callable[[], bool]:
+        """Return what tells, at next to no cost, whether anything may have been committed since it was last asked.
+
+        Not for several threads. Raises FarmUnavailable, then and when it is asked.
+        """
 
     def check(self) -> None:
         """Raise FarmUnavailable unless the database answers and has the present schema."""

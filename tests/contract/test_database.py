@@ -55,6 +55,26 @@ def test_migrating_twice_changes_nothing(database: SqlDatabase) -> None:
     database.check()
 
 
+def test_watch_misses_no_commit(database: SqlDatabase) -> None:
+    has_news = database.watch()
+    has_news()
+    for number in range(3):
+        with database.write() as tx:
+            tx.projects.add(_project(number))
+        assert has_news()
+
+
+def test_watch_of_sqlite_tells_that_nothing_was_committed(tmp_path: Path) -> None:
+    with closing(SqlDatabase(open_engine(None, tmp_path / "farm.db"))) as database:
+        database.migrate()
+        has_news = database.watch()
+        assert has_news()  # nobody knows what was before
+        assert not has_news()
+        with database.read() as tx:
+            tx.log.last_id()
+        assert not has_news()
+
+
 def test_two_that_migrate_at_once(empty: SqlDatabase, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: empty.migrate(), range(4)))

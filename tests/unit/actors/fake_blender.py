@@ -45,6 +45,9 @@ class MoodyDatabase:
         with self._database.read() as tx:
             yield tx
 
+    def watch(self) -> Callable[[], bool]:
+        return self._database.watch()
+
     def check(self) -> None:
         self._database.check()
 

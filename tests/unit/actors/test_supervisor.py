@@ -230,9 +230,9 @@ def test_many_units_go_in_several_calls_so_that_answers_come_before_the_last(wor
     assert slot.units == 70
 
 
-def test_a_call_is_of_a_second_of_work_at_most(world: World) -> None:
+def test_a_call_is_of_two_seconds_of_work_at_most(world: World) -> None:
     world.in_service()
-    world.supervisor.dispatch([placed(number, 0.4) for number in range(4)] + [placed(9, 3.0)])
+    world.supervisor.dispatch([placed(number, 0.8) for number in range(4)] + [placed(9, 3.0)])
     assert len(world.handle.execute.calls) == 3
 
 
