@@ -172,6 +172,7 @@ def _from_file(settings: type[Settings]) -> dict[str, Any]:
 _QUIET_RAY = {
     "RAY_event_stats": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # files are many from the first: it looks for new ones less often
     "LOG_NAME_UPDATE_INTERVAL_S": "5",
 }
