@@ -15,6 +15,7 @@ import bpy
 _CHANNEL_NAME_MAX = 63
 #: Parts of a scene that is denoised have this pass, the longest of all.
 _LONGEST_PASS = "Denoising Specular Albedo"
+_GREASE_PENCIL = ("GPENCIL", "GREASEPENCIL")
 #: Passes that are means over all samples. The others come from one sample, or are quotients of means.
 _MEANS = frozenset(
     {
@@ -47,16 +48,16 @@ def splitting_facts(scene: bpy.types.Scene) -> dict[str, Any]:
 def _of_picture(scene: bpy.types.Scene) -> Iterator[str]:
     """What Blender draws over, or puts in place of, what Cycles renders."""
     render = scene.render
-    if render.use_multiview:
-        yield "it is rendered in several views"
-    if render.use_freestyle:
-        yield "Freestyle draws lines for the whole picture"
-    if any(item.type in ("GPENCIL", "GREASEPENCIL") for item in bpy.data.objects):
-        yield "Grease Pencil is drawn for the whole picture"
-    if render.use_border:
-        yield "it renders a region of its own"
-    if render.use_sequencer and _has_strips(scene):
-        yield "the video sequencer makes its pictures"
+    stamps = render.use_stamp and (render.use_stamp_render_time or render.use_stamp_memory)
+    found = {
+        "it is rendered in several views": render.use_multiview,
+        "Freestyle draws lines for the whole picture": render.use_freestyle,
+        "Grease Pencil is drawn for the whole picture": any(item.type in _GREASE_PENCIL for item in bpy.data.objects),
+        "it renders a region of its own": render.use_border,
+        "its render time or memory, which parts do not have, is burnt into the picture": stamps,
+        "the video sequencer makes its pictures": render.use_sequencer and _has_strips(scene),
+    }
+    yield from (why for why, is_so in found.items() if is_so)
     for node in _compositor_nodes(scene):
         other = getattr(node, "scene", None)
         if other is not None and other != scene:

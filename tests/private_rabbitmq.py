@@ -65,6 +65,7 @@ class PrivateRabbitMq(PrivateServer):
         return super()._environment() | {
             "HOME": str(folder),  # for the cookie
             "ERL_EPMD_PORT": str(self._names_port),
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),  # else it is left where the tests were started
             "ERL_FLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "RABBITMQ_NODENAME": f"private-{self.port}@localhost",
             "RABBITMQ_NODE_PORT": str(self.port),

@@ -247,6 +247,7 @@ REFUSED = {
     "freestyle": ("scene.render.use_freestyle = True", "Freestyle", "Freestyle"),
     "grease_pencil": ("bpy.ops.object.grease_pencil_add(type='MONKEY')", "Grease Pencil", "Grease Pencil"),
     "region": ("scene.render.use_border = True", "a region", "a region"),
+    "render_time": ("scene.render.use_stamp = True", "render time", "render time"),
     "strips": ("add_strip()", "video sequencer", "video sequencer"),
     "other_scene": (
         "tree, passes, output = compositor()\npasses.scene = bpy.data.scenes.new('Other')",
