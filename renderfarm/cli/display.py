@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from renderfarm.cli.console import duration, people, printable, say
+from renderfarm.cli.fetching import is_movie
 from renderfarm.cli.half_blocks import HalfBlocks, room_px
 
 _WORKERS_SHOWN = 12
@@ -66,7 +67,8 @@ class PlainDisplay:
             say(f"{self._title}: {self._state}, {self._done}/{self._total} frames")
 
     def frame_done(self, output: Mapping[str, Any], path: Path | None) -> None:
-        say(f"{self._title}: {_frame(output)} in {duration(output['render_seconds'])}  {path or output['name']}")
+        what = "movie" if is_movie(output) else f"{_frame(output)} in {duration(output['render_seconds'])}"
+        say(f"{self._title}: {what}  {path or output['name']}")
 
     def room_px(self) -> tuple[int, int] | None:
         return None
@@ -141,7 +143,8 @@ class LiveDisplay:
         self._draw_at = time.monotonic() + _PICTURE_EVERY_S
 
     def frame_done(self, output: Mapping[str, Any], path: Path | None) -> None:
-        self._last_frame = f"{_frame(output)} took {duration(output['render_seconds'])}"
+        if not is_movie(output):
+            self._last_frame = f"{_frame(output)} took {duration(output['render_seconds'])}"
 
 
 def _worker_table(running: Sequence[Mapping[str, Any]]) -> RenderableType:

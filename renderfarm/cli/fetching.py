@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from renderfarm.client import JSON, FarmClient
+from renderfarm.domain.models import OutputRole
 from renderfarm.errors import InvalidInput, RenderfarmError, StorageFull
 
 
@@ -48,15 +50,16 @@ class Outputs:
         return path
 
     def as_json(self) -> list[JSON]:
-        """Return what ``--json`` tells of each output, in order of camera and frame.
+        """Return what ``--json`` tells of each output, in order of camera and frame, movies last.
 
         A frame that was rendered again has taken the place of the one before.
         """
         latest = {output["name"]: (output, path) for output, path in self._seen.values()}
-        ordered = sorted(latest.values(), key=lambda item: (item[0]["camera"] or "", item[0]["frame"], item[0]["name"]))
+        ordered = sorted(latest.values(), key=lambda item: _order(item[0]))
         return [
             {
                 "frame": output["frame"],
+                "role": output["role"],
                 "camera": output["camera"],
                 "path": None if path is None else str(path),
                 "sha256": output["sha256"],
@@ -64,6 +67,15 @@ class Outputs:
             }
             for output, path in ordered
         ]
+
+
+def is_movie(output: Mapping[str, Any]) -> bool:
+    """Tell a movie from a frame: it has the number of its first one."""
+    return bool(output["role"] == OutputRole.MOVIE)
+
+
+def _order(output: JSON) -> tuple[str, bool, int, str]:
+    return output["camera"] or "", is_movie(output), output["frame"], output["name"]
 
 
 def check_writable(folder: Path) -> None:

@@ -18,7 +18,7 @@ from renderfarm.cli.flaws import ask_flaws, tell_flaws
 from renderfarm.cli.following import follow_task
 from renderfarm.cli.scenes import check_scene, own_output_folder, packed_scene, upload_scene, wait_inspected, working
 from renderfarm.client import JSON, FarmClient
-from renderfarm.domain.render_settings import RenderSettings
+from renderfarm.domain.render_settings import RenderSettings, Split
 from renderfarm.errors import FarmUnavailable, RenderfarmError
 from renderfarm.packing import Package
 from renderfarm.settings import Settings
@@ -40,6 +40,8 @@ class _Order:
     """The task's last status."""
     flaws: list[JSON] = field(default_factory=list)
     """What looks wrong with its frames."""
+    split: str | None = None
+    """What became of the wish to split its frames, if there was one."""
     farm_stays: bool = True
     """Others may ask the farm, too."""
 
@@ -127,6 +129,9 @@ def _follow(client: FarmClient, order: _Order, embedded: EmbeddedFarm | None) ->
     with open_display(order.name) as display:
         order.ended = follow_task(client, order.task_id, display, order.outputs, is_alive=is_alive)
     order.flaws = ask_flaws(client, order.task_id)
+    if order.settings.split not in list(Split):  # else it is the farm's own choice
+        log = client.iterate_log(order.task_id)
+        order.split = next((entry["reason"] for entry in log if entry["event"] == "task.split"), None)
     order.farm_stays = embedded is None
 
 
@@ -151,6 +156,8 @@ def _tell_ending(order: _Order, ended: JSON) -> int:
         say_error(f"{order.name}: {ended['error']['message']}")
     elif ended["status"] != "completed":
         say_error(f"{order.name} was {ended['status']}")
+    if order.split is not None:
+        say(f"--split {order.settings.split}: {order.split}")
     say(f"{ended['frames_done']} of {ended['frames_total']} frames are in {order.folder}")
     tell_flaws(order.flaws, order.task_id if order.farm_stays else None)
     return exit_codes.of_task(ended)

@@ -13,7 +13,7 @@ from renderfarm.cli import exit_codes, options
 from renderfarm.cli.console import duration, say, say_error, shortened, show, show_json, show_table, size
 from renderfarm.cli.display import open_display
 from renderfarm.cli.farm_process import require_farm
-from renderfarm.cli.fetching import Outputs, check_writable
+from renderfarm.cli.fetching import Outputs, check_writable, is_movie
 from renderfarm.cli.flaws import ask_flaws, tell_flaws
 from renderfarm.cli.following import follow_task
 from renderfarm.client import JSON, FarmClient
@@ -168,10 +168,10 @@ def list_outputs(
 
 def _output_row(output: JSON) -> tuple[object, ...]:
     return (
-        output["frame"],
+        None if is_movie(output) else output["frame"],
         output["camera"],
         output["name"],
         size(output["size_bytes"]),
-        duration(output["render_seconds"]),
+        None if is_movie(output) else duration(output["render_seconds"]),
         output["sha256"][:12],
     )

@@ -53,6 +53,8 @@ class FakeFarm:
     """How a frame was to be seen; it gets brighter each time."""
     in_parts: bool = False
     """Frames are rendered in parts."""
+    makes_movie: bool = False
+    """The first of all outputs is a movie."""
 
     def __enter__(self) -> FakeFarm:
         self._server = _Server(("127.0.0.1", 0), _handler_of(self))
@@ -172,8 +174,9 @@ class FakeFarm:
     def _output(self, task: JSON, what: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         if what == "outputs":
             offset = int(query["offset"][0])
-            items = [output_of(frame) for frame in task["frames"][: task["frames_done"]]][offset:]
-            return 200, {"items": items, "total": task["frames_done"], "limit": 1000, "offset": offset}
+            items = [MOVIE] if self.makes_movie and task["frames_done"] else []
+            items += [output_of(frame) for frame in task["frames"][: task["frames_done"]]]
+            return 200, {"items": items[offset:], "total": len(items), "limit": 1000, "offset": offset}
         match = re.fullmatch(r"outputs/o(-?\d+)", what)
         return (200, picture(int(match[1]))) if match else problem(404, "not_found", f"nothing at {what}")
 
@@ -250,6 +253,7 @@ def output_of(frame: int) -> JSON:
         "unit_id": "u1",
         "frame": frame,
         "camera": None,
+        "role": "picture",
         "name": f"{frame:04}.png",
         "size_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -258,6 +262,8 @@ def output_of(frame: int) -> JSON:
         "committed_at": NOW,
     }
 
+
+MOVIE = output_of(0) | {"frame": 1, "role": "movie", "name": "0001-0003.mp4", "render_seconds": 0.0}
 
 NODE = {
     "node": "node-1",
@@ -292,8 +298,9 @@ LOG: list[JSON] = [
         "actor": "user:local",
     },
     {"id": 2, "at": NOW, "event": "unit.state", "old": "ready", "new": "running", "reason": "", "actor": "scheduler"},
+    {"id": 3, "at": NOW, "event": "task.split", "old": None, "new": None, "reason": "too small", "actor": "scheduler"},
     {
-        "id": 3,
+        "id": 4,
         "at": NOW,
         "event": "task.state",
         "old": "running",

@@ -83,13 +83,13 @@ def test_execution_log(cli: Cli, farm: FakeFarm) -> None:
     ]
     assert len(cli("logs", "t1", "--tail", "1").out.splitlines()) == 1
     assert cli("logs", "t1", "--tail", "0").out == ""
-    assert [entry["id"] for entry in cli("logs", "t1", "--json").json["items"]] == [1, 2, 3]
+    assert [entry["id"] for entry in cli("logs", "t1", "--json").json["items"]] == [1, 2, 3, 4]
 
 
 def test_following_the_execution_log_ends_with_the_task(cli: Cli, farm: FakeFarm) -> None:
     farm.add_task()
     lines = cli("logs", "t1", "--follow", "--json").out.splitlines()
-    assert [json.loads(line)["id"] for line in lines] == [1, 2, 3]
+    assert [json.loads(line)["id"] for line in lines] == [1, 2, 3, 4]
 
 
 def test_blenders_output(cli: Cli, farm: FakeFarm) -> None:

@@ -23,7 +23,7 @@ def test_render_fetches_every_frame(cli: Cli, farm: FakeFarm, scene: Path, tmp_p
     assert [output["frame"] for output in ended.json["outputs"]] == [1, 2, 7]
     for output in ended.json["outputs"]:
         assert Path(output["path"]).read_bytes() == picture(output["frame"])
-        assert output.keys() == {"frame", "camera", "path", "sha256", "render_seconds"}
+        assert output.keys() == {"frame", "role", "camera", "path", "sha256", "render_seconds"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"0001.png", "0002.png", "0007.png"}
 
 
@@ -32,6 +32,24 @@ def test_plain_lines_where_there_is_no_terminal(cli: Cli, farm: FakeFarm, scene:
     assert ended.out == ""
     assert ended.err.count("frame ") == 3
     assert f"3 of 3 frames are in {tmp_path / 'out'}" in ended.err
+
+
+def test_what_became_of_the_wish_to_split_is_told(cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path) -> None:
+    ended = cli("render", scene, "-o", tmp_path / "out", "--split", "tiles:4")
+    assert "--split tiles:4: too small" in ended.err
+    assert "--split" not in cli("render", scene, "-o", tmp_path / "out").err
+
+
+def test_a_movie_is_no_frame(cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path) -> None:
+    farm.makes_movie = True
+    ended = cli("render", scene, "-o", tmp_path / "out")
+    assert ended.err.count(": frame ") == 3
+    assert f": movie  {tmp_path / 'out' / '0001-0003.mp4'}" in ended.err
+    assert f"3 of 3 frames are in {tmp_path / 'out'}" in ended.err
+    listed = cli("render", scene, "-o", tmp_path / "again", "--json").json["outputs"]
+    assert [output["role"] for output in listed] == ["picture"] * 3 + ["movie"]
+    table = cli("outputs", "t1").out.splitlines()
+    assert next(line for line in table if "0001-0003.mp4" in line).split()[:2] == ["–", "–"]
 
 
 def test_every_option_reaches_the_farm(cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path) -> None:
