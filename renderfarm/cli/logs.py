@@ -65,9 +65,9 @@ def _line(entry: JSON) -> str:
     step = " → ".join(state for state in (entry["old"], entry["new"]) if state)
     where = f" {entry['unit_id']}" if entry["unit_id"] else ""
     attempt = f" attempt {entry['attempt']}" if entry["attempt"] else ""
-    reason = f": {entry['reason']}" if entry["reason"] else ""
+    what = ": ".join(part for part in (step, entry["reason"]) if part)
     when = entry["at"][:19].replace("T", " ")
-    return f"{when}  {entry['event']}{where}{attempt}  {step}{reason}  ({entry['actor']})"
+    return f"{when}  {entry['event']}{where}{attempt}  {what}  ({entry['actor']})"
 
 
 def _show_unit_log(client: FarmClient, task: str, unit: str, *, follow: bool, tail: int | None, as_json: bool) -> None:

@@ -79,6 +79,7 @@ def test_execution_log(cli: Cli, farm: FakeFarm) -> None:
     assert cli("logs", "t1").out.splitlines() == [
         "2026-01-02 03:04:05  task.state  queued: submitted  (user:local)",
         "2026-01-02 03:04:05  unit.state  ready → running  (scheduler)",
+        "2026-01-02 03:04:05  task.split  too small  (scheduler)",
         "2026-01-02 03:04:05  task.state  running → completed  (worker:1)",
     ]
     assert len(cli("logs", "t1", "--tail", "1").out.splitlines()) == 1
