@@ -130,9 +130,16 @@ def _follow(client: FarmClient, order: _Order, embedded: EmbeddedFarm | None) ->
         order.ended = follow_task(client, order.task_id, display, order.outputs, is_alive=is_alive)
     order.flaws = ask_flaws(client, order.task_id)
     if order.settings.split not in list(Split):  # else it is the farm's own choice
-        log = client.iterate_log(order.task_id)
-        order.split = next((entry["reason"] for entry in log if entry["event"] == "task.split"), None)
+        order.split = _ask_split(client, order.task_id)
     order.farm_stays = embedded is None
+
+
+def _ask_split(client: FarmClient, task_id: str) -> str | None:
+    """Return what became of the wish to split a task's frames; if the farm cannot tell, nothing depends on it."""
+    try:
+        return next((entry["reason"] for entry in client.iterate_log(task_id) if entry["event"] == "task.split"), None)
+    except RenderfarmError as error:
+        return f"whether it was done is not known: {error}"
 
 
 def _cancel(url: str, order: _Order) -> None:

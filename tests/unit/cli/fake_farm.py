@@ -53,6 +53,8 @@ class FakeFarm:
     """How a frame was to be seen; it gets brighter each time."""
     in_parts: bool = False
     """Frames are rendered in parts."""
+    has_lost_log: bool = False
+    """It cannot show any execution log."""
     makes_movie: bool = False
     """The first of all outputs is a movie."""
 
@@ -165,7 +167,7 @@ class FakeFarm:
             return self._change(task, what, body)
         if what == "status":
             return 200, self._status(task)
-        if what == "log":
+        if what == "log" and not self.has_lost_log:
             after = int(query["after"][0])
             entries = [entry for entry in LOG if entry["id"] > after]
             return 200, {"items": entries, "next_after": entries[-1]["id"] if entries else after}

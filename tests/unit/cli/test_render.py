@@ -40,6 +40,13 @@ def test_what_became_of_the_wish_to_split_is_told(cli: Cli, farm: FakeFarm, scen
     assert "--split" not in cli("render", scene, "-o", tmp_path / "out").err
 
 
+def test_a_farm_that_cannot_tell_of_the_wish_to_split(cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path) -> None:
+    farm.has_lost_log = True
+    ended = cli("render", scene, "-o", tmp_path / "out", "--split", "tiles:4")
+    assert ended.code == 0
+    assert "--split tiles:4: whether it was done is not known: " in ended.err
+
+
 def test_a_movie_is_no_frame(cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path) -> None:
     farm.makes_movie = True
     ended = cli("render", scene, "-o", tmp_path / "out")
