@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from renderfarm.cli import exit_codes, options
 from renderfarm.cli.console import say, show, show_json, show_table, size
-from renderfarm.cli.farm_process import FarmProcess, announced_url, interruptible, require_farm
+from renderfarm.cli.farm_process import FarmProcess, announced_url, interruptible, require_farm, uninterrupted
 from renderfarm.cli.fetching import check_writable
 from renderfarm.cli.scenes import working
 from renderfarm.client import FarmClient
@@ -30,26 +31,27 @@ def up(
     given = [*([] if port is None else ["--port", str(port)]), *([] if data is None else ["--data", str(data)])]
     folder = data or settings.data
     check_writable(folder)
-    with interruptible():
-        return _run(FarmProcess(["--announce", *given], folder / "stderr.log"), as_json=as_json)
+    with interruptible(), ExitStack() as stack:
+        try:
+            with uninterrupted():
+                farm = FarmProcess(["--announce", *given], folder / "stderr.log")
+                stack.callback(farm.stop)
+            _follow(farm, as_json=as_json)
+        except KeyboardInterrupt:
+            say("Stopping the farm…")
+    return exit_codes.COMPLETED
 
 
-def _run(farm: FarmProcess, *, as_json: bool) -> int:
-    try:
-        with working("Starting the farm"):
-            news = farm.wait_ready()
-        if as_json:
-            show_json(news)
-        else:
-            show(f"The farm is at {news['url']}, its API described at {news['url']}/docs, its data in {news['data']}")
-            say("Ctrl-C stops it.")
-        status = farm.wait()
-        raise FarmUnavailable(f"the farm ended by itself, with status {status}")
-    except KeyboardInterrupt:
-        say("Stopping the farm…")
-        return exit_codes.COMPLETED
-    finally:
-        farm.stop()
+def _follow(farm: FarmProcess, *, as_json: bool) -> NoReturn:
+    """Tell where the farm is, and wait until it is interrupted or ends by itself."""
+    with working("Starting the farm"):
+        news = farm.wait_ready()
+    if as_json:
+        show_json(news)
+    else:
+        show(f"The farm is at {news['url']}, its API described at {news['url']}/docs, its data in {news['data']}")
+        say("Ctrl-C stops it.")
+    raise FarmUnavailable(f"the farm ended by itself, with status {farm.wait()}")
 
 
 def nodes(as_json: options.Json = False) -> int:

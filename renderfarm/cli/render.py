@@ -12,7 +12,7 @@ import typer
 from renderfarm.cli import exit_codes, options
 from renderfarm.cli.console import say, say_error, show_json
 from renderfarm.cli.display import open_display
-from renderfarm.cli.farm_process import EmbeddedFarm, find_farm, interruptible
+from renderfarm.cli.farm_process import EmbeddedFarm, find_farm, interruptible, uninterrupted
 from renderfarm.cli.fetching import Outputs, check_writable
 from renderfarm.cli.flaws import ask_flaws, tell_flaws
 from renderfarm.cli.following import follow_task
@@ -103,7 +103,8 @@ def _farm(settings: Settings, stack: ExitStack) -> tuple[str, EmbeddedFarm | Non
         say(f"Using the farm at {url}")
         return url, None
     with working("Starting the farm"):
-        farm = stack.enter_context(EmbeddedFarm(settings))
+        with uninterrupted():
+            farm = stack.enter_context(EmbeddedFarm(settings))
         return farm.start(), farm
 
 

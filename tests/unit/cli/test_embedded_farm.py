@@ -95,6 +95,32 @@ def test_interrupt_takes_the_farm_down(cli: Cli, scene: Path, machine: Path, mon
     assert list((machine / "data").iterdir()) == []
 
 
+def interrupt_once_a_process_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt at the worst moment: the process is there, and nobody has been told of it."""
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+
+
+def test_interrupt_in_the_moment_in_which_the_farm_starts(
+    cli: Cli, scene: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_once_a_process_has_started(monkeypatch)
+    assert cli("render", scene, "-o", machine / "out").code == 130
+    assert children(machine) == []
+    assert list((machine / "data").iterdir()) == []
+
+
+def test_interrupt_in_the_moment_in_which_up_starts(cli: Cli, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_once_a_process_has_started(monkeypatch)
+    assert cli("up", "--data", machine / "data").code == 0
+    assert children(machine) == []
+
+
 def start_up(machine: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "import sys; from renderfarm.cli import run; sys.exit(run(sys.argv[1:]))", "up"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=machine)
