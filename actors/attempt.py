@@ -47,6 +47,7 @@ class AttemptRun:
         self._frames_left = 0
         self.frames_rendered = 0
         self.render_seconds = 0.0
+        self.preparation_seconds = 0.0
         self.peak_memory_bytes = 0
         self._devices: dict[str, None] = {}
         """What its frames were rendered on, in the order in which that was seen."""
@@ -252,6 +253,7 @@ class AttemptRun:
         if unit.kind is UnitKind.RENDER and unit.part is None:  # the rest tells nothing of how long frames take
             self.frames_rendered += 1
             self.render_seconds += done.render_seconds
+            self.preparation_seconds = max(self.preparation_seconds, done.preparation_seconds)
         commit = asyncio.create_task(self._commit(unit, done))
         commit.add_done_callback(self._note_commit)
         self._commits.append(commit)

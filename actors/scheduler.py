@@ -30,12 +30,15 @@ log = logging.getLogger(__name__)
 
 _RECORD_EVERY_S = 5.0
 _PUBLISH_AFTER_S = 30.0
+#: How often in the time of a lease the scheduler looks around unasked: for leases that have run out, and for what it
+#: should have been woken for.
+_LOOKS_PER_LEASE = 5
 _STOP_WAIT_S = 10.0
 _CRASHED = 70
 
 
 class Scheduler:
-    """Started once; woken whenever there may be something to do; looks around every ``tick_s`` anyway."""
+    """Started once; woken whenever there may be something to do; hears from the workers every ``tick_s`` anyway."""
 
     def __init__(self, farm: Farm, start_worker: WorkerStarter) -> None:
         self._farm = farm
@@ -50,7 +53,7 @@ class Scheduler:
         self._in_service: frozenset[str] = frozenset()
         self._missed: dict[str, str] = {}
         """What could not be done for now, by its name, and why."""
-        self._looked_around_s = float("-inf")
+        self._looked_around_s = self._recorded_s = float("-inf")
         self._last_tick = (time.monotonic(), farm.clock())
         self._steady_from = 0.0
         self._paces = Paces()
@@ -137,8 +140,16 @@ class Scheduler:
         least_bytes = supervisor.least_memory_bytes
         for outcome in outcomes:
             if outcome.lease.task_id is not None and outcome.asset_id is not None:
-                self._paces.note(outcome.lease.task_id, outcome.asset_id, outcome.frames, outcome.render_seconds)
+                self._paces.note(
+                    outcome.lease.task_id,
+                    outcome.asset_id,
+                    outcome.frames,
+                    outcome.render_seconds,
+                    outcome.preparation_seconds,
+                )
                 self._needs.note(outcome.lease.task_id, outcome.peak_memory_bytes, least_bytes)
+        if losses:
+            self._asked.set()  # others are to be started in their places
         for loss in losses:
             placement.lose_worker(farm, epoch, loss.member.worker_id, loss.reason)
         for task_id, memory_bytes in self._needs.news.items():
@@ -146,13 +157,17 @@ class Scheduler:
             self._needs.note_written(task_id)
         slots = supervisor.slots(now)
         in_service = frozenset(slot.worker_id for slot in slots)
-        is_time = time.monotonic() - self._looked_around_s >= farm.settings.tick_s
+        pause_s = max(farm.settings.tick_s, farm.settings.lease_s / _LOOKS_PER_LEASE)
+        is_time = time.monotonic() - self._looked_around_s >= pause_s
         if is_time or self._asked.is_set() or in_service != self._in_service:
             self._asked.clear()
             self._in_service = in_service
             self._look_around(now)
             self._looked_around_s = time.monotonic()
             self._backoff_is_stale = True
+        if time.monotonic() - self._recorded_s >= farm.settings.tick_s:
+            self._record_workers(now)
+            self._recorded_s = time.monotonic()
         supervisor.dispatch(placement.place_units(farm, epoch, slots, supervisor.nodes(), self._paces))
 
     def _look_around(self, now: float) -> None:
@@ -167,7 +182,6 @@ class Scheduler:
         else:
             self._go_on_without("the queue", admission.admit_unsent, farm, epoch)
         self._cancel_unwanted()
-        self._record_workers(now)
         self._go_on_without("the object store", outputs.publish_leftovers, farm, _PUBLISH_AFTER_S)
 
     def _go_on_without(self, service: str, step: Callable[..., int], *arguments: Any) -> bool:

@@ -130,6 +130,7 @@ class Worker:
             asset_id=run.asset_id,
             frames=run.frames_rendered,
             render_seconds=run.render_seconds,
+            preparation_seconds=run.preparation_seconds,
             peak_memory_bytes=run.peak_memory_bytes,
         )
 

@@ -79,7 +79,14 @@ class Handler:
                 if script["UNIT"].get("device") == "gpu":
                     witness.check(self._scene, devices)
                 warm = self._thrift.count_frame(self._scene, report.preparation_s, took_s, is_part=is_part)
-                done = FrameDone(frame=frame, files=tuple(files), render_seconds=took_s, warm=warm, devices=devices)
+                done = FrameDone(
+                    frame=frame,
+                    files=tuple(files),
+                    render_seconds=took_s,
+                    preparation_seconds=report.preparation_s,
+                    warm=warm,
+                    devices=devices,
+                )
                 self._reply(request_id, done)
                 if self._thrift.must_save(request.memory_max_bytes):
                     self._thrift.drop_data(self._scene)

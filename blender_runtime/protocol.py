@@ -117,6 +117,8 @@ class FrameDone:
     render_seconds: float
     warm: bool
     """Rendered with data that was kept from an earlier frame."""
+    preparation_seconds: float = 0.0
+    """How much of that went by before the first samples; 0: nobody knows."""
     devices: tuple[str, ...] = ()
     """What it was really rendered on, such as ``OPTIX: NVIDIA H200``; none: nobody knows."""
 

@@ -148,6 +148,19 @@ def _start_ray(settings: Settings, folder: str) -> None:
         _temp_dir=folder,
         _node_ip_address="127.0.0.1",
     )
+    _end_what_serves_nobody()
+
+
+def _end_what_serves_nobody() -> None:
+    """End Ray's autoscaler, the reporter of its usage, and what reads logs for drivers that show workers' output.
+
+    ``ray.init`` starts them whatever it is told, and a local farm has nothing for them to do. They took 0.9 % of a
+    core and 167 MiB (Ray 2.60, proportional set size). Ray's own methods keep its books, so that it does not miss them.
+    """
+    node = ray._private.worker.global_worker.node
+    assert node is not None
+    for kill in (node.kill_monitor, node.kill_log_monitor, node.kill_dashboard):
+        kill(check_alive=False)
 
 
 @contextmanager

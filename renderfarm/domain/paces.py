@@ -1,34 +1,52 @@
-"""How long frames take, as far as has been seen: what decides whether units may be given ahead."""
+"""How long frames take, as far as has been seen: what decides whether units may be given ahead, or are to be cut."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 #: Weight of the latest attempt: frames of a scene differ, and the newest is the most like the next.
 _WEIGHT = 0.3
 _KEPT_MAX = 20_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Of a task's or an asset's frames."""
+
+    frame_s: float
+    """Mean seconds a frame."""
+    preparation_s: float
+    """The most that has gone by before a frame's first samples, as in a cold one; 0: nobody knows."""
+
+
 class Paces:
-    """Mean seconds a frame, by task, and by asset for tasks of which nothing is done yet."""
+    """Paces by task, and by asset for tasks of which nothing is done yet."""
 
     def __init__(self) -> None:
-        self._frame_s: OrderedDict[str, float] = OrderedDict()
+        self._paces: OrderedDict[str, Pace] = OrderedDict()
 
-    def note(self, task_id: str, asset_id: str, frames: int, seconds: float) -> None:
+    def note(self, task_id: str, asset_id: str, frames: int, seconds: float, preparation_s: float = 0.0) -> None:
         """Learn from an attempt."""
         if frames <= 0:
             return
         for key in (task_id, asset_id):
-            before = self._frame_s.pop(key, None)
-            now = seconds / frames
-            self._frame_s[key] = now if before is None else before + _WEIGHT * (now - before)
-        while len(self._frame_s) > _KEPT_MAX:
-            self._frame_s.popitem(last=False)
+            before = self._paces.pop(key, None)
+            frame_s = seconds / frames
+            if before is not None:
+                frame_s = before.frame_s + _WEIGHT * (frame_s - before.frame_s)
+                preparation_s = max(preparation_s, before.preparation_s)
+            self._paces[key] = Pace(frame_s=frame_s, preparation_s=preparation_s)
+        while len(self._paces) > _KEPT_MAX:
+            self._paces.popitem(last=False)
+
+    def of_task(self, task_id: str | None) -> Pace | None:
+        """Return the pace of a task's own frames; None: none of them is known."""
+        return None if task_id is None else self._paces.get(task_id)
 
     def frame_seconds(self, task_id: str | None, asset_id: str) -> float | None:
         """Return what a frame will probably take; None: nobody knows."""
         if task_id is None:
             return None
-        found = self._frame_s.get(task_id)
-        return self._frame_s.get(asset_id) if found is None else found
+        found = self._paces.get(task_id) or self._paces.get(asset_id)
+        return None if found is None else found.frame_s

@@ -1,6 +1,7 @@
 """Whether a task's frames are cut into parts, and into how many: when workers would be idle, and when it pays.
 
 A still that takes long is cut even for one worker, so that people see it fill in, and a crash costs a part of it only.
+The last frames of an animation are cut when it has come to them, so that all workers end together.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from math import ceil
 
 from renderfarm.domain.facts import SceneFacts, SceneInfo
 from renderfarm.domain.needs import needs_gpu
+from renderfarm.domain.paces import Pace
 from renderfarm.domain.parts import (
     Part,
     PartKind,
@@ -46,6 +48,11 @@ _LONG_PICTURES_MAX = 3
 _LONG_PART_S = 5.0
 _LONG_PARTS_MAX = 16
 _LONG_ADAPTIVE_HEIGHT_MIN_PX = 192
+#: Last frames that take less are not worth cutting: the merge takes a part of a second, too.
+_LAST_MIN_S = 4.0
+_LAST_PARTS_MAX = 8
+#: So much of a frame may go by before its first samples: each worker prepares it anew for its parts.
+_LAST_PREPARATION_MAX = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +97,36 @@ def cut_frames(settings: RenderSettings, facts: SceneFacts, *, idle_workers: int
     else:
         return Cut()
     return _cut(settings, scene, PartKind.TILE, tiles) if len(tiles) > 1 else Cut()
+
+
+def last_frames(workers: int) -> int:
+    """Return with how many frames to go cutting them lets workers end together that are each somewhere in a frame.
+
+    On the average they have half a frame to go, so half a frame for each of them fills the gaps.
+    """
+    return ceil(workers / 2) if workers > 1 else 0
+
+
+def cut_last_frame(settings: RenderSettings, facts: SceneFacts, pace: Pace) -> tuple[Part, ...]:
+    """Return the parts into which one of a task's last frames is cut; none: it is rendered as a whole.
+
+    Args:
+        pace: of the task's frames so far.
+
+    Raises:
+        InvalidSettings, MissingFiles: the scene cannot satisfy the settings.
+    """
+    if settings.split != Split.AUTO or pace.frame_s < _LAST_MIN_S:
+        return ()
+    if not 0.0 < pace.preparation_s <= _LAST_PREPARATION_MAX * pace.frame_s:
+        return ()
+    scene = check_settings(settings, facts)
+    if why_not_split(scene, settings, PartKind.TILE) is not None:
+        return ()
+    width_px, height_px = picture_size_px(scene, settings)
+    height_min_px = _height_min_px(scene, height_px, pace.frame_s)
+    tiles = cut_tiles(width_px, height_px, max(1, min(_LAST_PARTS_MAX, height_px // height_min_px)))
+    return tiles if len(tiles) > 1 else ()
 
 
 def _cut(

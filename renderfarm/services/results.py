@@ -26,6 +26,8 @@ from renderfarm.services.steps import Steps
 
 NO_REPORT = AttemptReport(log_digest=None, peak_memory_bytes=None)
 _NOTE_LENGTH_MAX = 255
+#: What shares of a frame may miss of whole frames when they are added up.
+_PARTS_ERROR = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +195,12 @@ def _impressions(outputs: Sequence[Output], files: Sequence[RenderedFile]) -> di
 def _count(task: Task, unit: Unit, seconds: float) -> Task:
     """Return a task that has one frame, or a part of one, more."""
     parts = unit.share if unit.part is not None else -1.0 if unit.kind is UnitKind.MERGE else 0.0
+    parts_done = task.parts_done + parts
     return replace(
         task,
         frames_done=task.frames_done + (unit.part is None),
-        # A third and a third and a third are not quite one.
-        parts_done=max(0.0, round(task.parts_done + parts, 9)),
+        # A seventh seven times is not quite one.
+        parts_done=parts_done if parts_done > _PARTS_ERROR else 0.0,
         render_seconds=task.render_seconds + seconds,
     )
 

@@ -48,7 +48,16 @@ def test_hostile_text_stays_on_its_line(text: str) -> None:
 
 
 PING = {"id": 1, "type": "Ping"}
-FRAME = {"id": 1, "type": "FrameDone", "frame": 1, "files": ["a"], "render_seconds": 1, "warm": False, "devices": []}
+FRAME = {
+    "id": 1,
+    "type": "FrameDone",
+    "frame": 1,
+    "files": ["a"],
+    "render_seconds": 1,
+    "warm": False,
+    "preparation_seconds": 0.0,
+    "devices": [],
+}
 
 
 @pytest.mark.parametrize(

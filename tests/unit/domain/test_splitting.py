@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from renderfarm.domain.facts import SceneFacts
+from renderfarm.domain.paces import Pace
 from renderfarm.domain.parts import TILE_HEIGHT_MIN_PX, Tile, cut_lowering_tiles
 from renderfarm.domain.render_settings import Device, RenderSettings
-from renderfarm.domain.splitting import cut_frames
+from renderfarm.domain.splitting import cut_frames, cut_last_frame, last_frames
 from renderfarm.errors import InvalidSettings
 from tests.unit.fakes import scene_facts, scene_info
 
@@ -20,7 +21,7 @@ SHORT = replace(BIG, samples=1)
 
 
 def facts(*, adaptive: bool = False, **changes: Any) -> SceneFacts:
-    return scene_facts(scene_info(uses_adaptive_sampling=adaptive, split_obstacles=(), **changes))
+    return scene_facts(scene_info(**{"uses_adaptive_sampling": adaptive, "split_obstacles": ()} | changes))
 
 
 def heights_px(settings: RenderSettings, *, idle: int, threads: float = 1.0, adaptive: bool = False) -> list[int]:
@@ -107,3 +108,37 @@ def test_a_long_still_is_cut_even_for_one_worker_so_that_it_fills_in(idle: int) 
     assert len(heights_px(LONG, idle=idle, adaptive=True)) == 1080 // 192
     assert heights_px(LONG, idle=idle, threads=8) == []  # so many threads have it soon
     assert heights_px(replace(LONG, frames="1-4"), idle=idle) == []  # which fills in frame by frame
+
+
+@pytest.mark.parametrize(("workers", "frames"), [(0, 0), (1, 0), (2, 1), (3, 2), (10, 5)])
+def test_half_a_frame_for_each_worker_fills_the_gaps_at_the_end(workers: int, frames: int) -> None:
+    assert last_frames(workers) == frames
+
+
+ANIMATION = replace(LONG, frames="1-24")
+
+
+def last_heights_px(
+    frame_s: float, preparation_s: float = 0.1, settings: RenderSettings = ANIMATION, **changes: Any
+) -> list[int]:
+    """Return the height of each tile of a task's last frame, given the pace of those before."""
+    pace = Pace(frame_s=frame_s, preparation_s=preparation_s)
+    tiles = cut_last_frame(settings, facts(**changes), pace)
+    return [tile.y1_px - tile.y0_px for tile in tiles if isinstance(tile, Tile)]
+
+
+def test_a_long_last_frame_is_cut_into_few_tiles() -> None:
+    assert last_heights_px(60.0) == [135] * 8
+    assert len(last_heights_px(4.5)) == 4  # of a second each
+    assert len(last_heights_px(600.0, adaptive=True, resolution_y_px=1080)) == 8
+
+
+def test_a_last_frame_that_is_not_worth_it_stays_whole() -> None:
+    assert last_heights_px(3.9) == []
+    assert last_heights_px(60.0, preparation_s=7.0) == []  # each worker would prepare it anew
+    assert last_heights_px(60.0, preparation_s=0.0) == []  # nobody knows how long that takes
+    assert last_heights_px(60.0, settings=replace(ANIMATION, split="none")) == []
+    assert last_heights_px(60.0, settings=replace(ANIMATION, split="tiles:4")) == []
+    assert last_heights_px(60.0, engine="BLENDER_EEVEE_NEXT") == []
+    assert last_heights_px(60.0, split_obstacles=("it has a trace",)) == []
+    assert last_heights_px(60.0, settings=replace(ANIMATION, resolution_y_px=20)) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
 from renderfarm.domain.models import Asset, AssetFile, LogEntry, Output, Task, Unit, Worker
+from renderfarm.domain.paces import Paces
 from renderfarm.domain.policy import Slot
 from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.domain.states import AssetState, UnitState, WorkerState
@@ -120,13 +121,17 @@ class Story:
         admission.relay_outbox(self.farm, self.epoch)
         admission.admit_queued(self.farm, self.epoch)
 
-    def place(self, *worker_ids: str) -> list[Lease]:
+    def place(self, *worker_ids: str, busy: Collection[str] = (), paces: Paces | None = None) -> list[Lease]:
+        """Place what is ready; those who are busy have five seconds to go."""
+        slot = Slot(worker_id="w1", free=True, blenders=frozenset({BLENDER}), gpus=0, open_scene=None)
         slots = [
-            Slot(worker_id=worker_id, free=True, blenders=frozenset({BLENDER}), gpus=0, open_scene=None)
+            replace(slot, worker_id=worker_id, free=False, units=1, backlog_s=5.0)
+            if worker_id in busy
+            else replace(slot, worker_id=worker_id)
             for worker_id in worker_ids or ("w1",)
         ]
         nodes = {slot.worker_id: "node" for slot in slots}
-        return [placed.lease for placed in placement.place_units(self.farm, self.epoch, slots, nodes)]
+        return [placed.lease for placed in placement.place_units(self.farm, self.epoch, slots, nodes, paces)]
 
     def commit(self, lease: Lease, *, warm: bool = False) -> list[Output]:
         """Commit every frame of a lease's unit that is still to do."""
