@@ -253,7 +253,8 @@ class AttemptRun:
         if unit.kind is UnitKind.RENDER and unit.part is None:  # the rest tells nothing of how long frames take
             self.frames_rendered += 1
             self.render_seconds += done.render_seconds
-            self.preparation_seconds = max(self.preparation_seconds, done.preparation_seconds)
+            if not done.warm:
+                self.preparation_seconds = max(self.preparation_seconds, done.preparation_seconds)
         commit = asyncio.create_task(self._commit(unit, done))
         commit.add_done_callback(self._note_commit)
         self._commits.append(commit)

@@ -46,6 +46,6 @@ class Outcome:
     render_seconds: float = 0.0
     """What they took."""
     preparation_seconds: float = 0.0
-    """How much of a frame went by before its first samples, at most; 0: nobody knows."""
+    """How much of a cold frame went by before its first samples, at most; 0: nobody knows."""
     peak_memory_bytes: int = 0
     """Peak resident memory of Blender; 0: nobody knows."""

@@ -10,21 +10,23 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import ray
 
-from actors.supervisor import Supervisor, WorkerStarter, as_worker
+from actors.messages import Outcome
+from actors.supervisor import Loss, Supervisor, WorkerStarter, as_worker
 from actors.upkeep import Upkeep
 from renderfarm.domain.models import Worker
 from renderfarm.domain.needs import Needs
 from renderfarm.domain.paces import Paces
+from renderfarm.domain.splitting import is_worth_cutting
 from renderfarm.domain.states import WorkerState
 from renderfarm.errors import Deposed, FarmUnavailable, StorageFull
 from renderfarm.ports import Farm
-from renderfarm.services import admission, outputs, placement
+from renderfarm.services import admission, last_frames, outputs, placement
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +106,7 @@ class Scheduler:
                 return
             except (FarmUnavailable, StorageFull) as error:
                 self._trouble = str(error)
+                self._asked.set()  # what was left undone is still to be done
                 log.warning("%s", error)
             except Exception:
                 # A bug: let Ray start a new scheduler, which rebuilds everything from the database.
@@ -132,12 +135,34 @@ class Scheduler:
         """Hear from the workers and give them work; what else there is to look after, when asked or now and then."""
         farm, supervisor, epoch = self._farm, self._supervisor, self._epoch
         now = farm.clock()
+        is_steady = self._time_is_steady()
         outcomes, losses = supervisor.listen(now)
+        self._learn(outcomes, losses)
+        slots = supervisor.slots(now)
+        in_service = frozenset(slot.worker_id for slot in slots)
+        pause_s = max(farm.settings.tick_s, farm.settings.lease_s / _LOOKS_PER_LEASE)
+        is_time = time.monotonic() - self._looked_around_s >= pause_s
+        if in_service != self._in_service or time.monotonic() - self._recorded_s >= farm.settings.tick_s:
+            self._record_workers(now)
+            self._recorded_s = time.monotonic()
+        if is_time or self._asked.is_set() or in_service != self._in_service:
+            self._asked.clear()
+            self._in_service = in_service
+            self._look_around(now, is_steady=is_steady)
+            self._looked_around_s = time.monotonic()
+            self._backoff_is_stale = True
+        if any(is_worth_cutting(self._paces.of_task(task_id)) for task_id in supervisor.tasks()):
+            last_frames.cut_last_frames(farm, epoch, slots, self._paces)
+        supervisor.dispatch(placement.place_units(farm, epoch, slots, supervisor.nodes(), self._paces))
+
+    def _learn(self, outcomes: Sequence[Outcome], losses: Sequence[Loss]) -> None:
+        """Take in what has become of attempts and workers."""
+        farm, epoch = self._farm, self._epoch
         # A failure begins a backoff, and one that is over makes way for the next.
         failed = any(outcome.failure is not None for outcome in outcomes)
-        over = self._backoff_ends_at is not None and self._backoff_ends_at <= now
+        over = self._backoff_ends_at is not None and self._backoff_ends_at <= farm.clock()
         self._backoff_is_stale |= bool(losses) or failed or over
-        least_bytes = supervisor.least_memory_bytes
+        least_bytes = self._supervisor.least_memory_bytes
         for outcome in outcomes:
             if outcome.lease.task_id is not None and outcome.asset_id is not None:
                 self._paces.note(
@@ -155,26 +180,12 @@ class Scheduler:
         for task_id, memory_bytes in self._needs.news.items():
             placement.raise_needs(farm, epoch, task_id, memory_bytes)
             self._needs.note_written(task_id)
-        slots = supervisor.slots(now)
-        in_service = frozenset(slot.worker_id for slot in slots)
-        pause_s = max(farm.settings.tick_s, farm.settings.lease_s / _LOOKS_PER_LEASE)
-        is_time = time.monotonic() - self._looked_around_s >= pause_s
-        if is_time or self._asked.is_set() or in_service != self._in_service:
-            self._asked.clear()
-            self._in_service = in_service
-            self._look_around(now)
-            self._looked_around_s = time.monotonic()
-            self._backoff_is_stale = True
-        if time.monotonic() - self._recorded_s >= farm.settings.tick_s:
-            self._record_workers(now)
-            self._recorded_s = time.monotonic()
-        supervisor.dispatch(placement.place_units(farm, epoch, slots, supervisor.nodes(), self._paces))
 
-    def _look_around(self, now: float) -> None:
+    def _look_around(self, now: float, *, is_steady: bool) -> None:
         """Do what is to be done now and then. A service that is away keeps nothing from being done without it."""
         farm, epoch = self._farm, self._epoch
         self._supervisor.ensure_workers(now)
-        if self._time_is_steady():
+        if is_steady:
             placement.expire_leases(farm, epoch)
         self._repin_after_change()
         if self._go_on_without("the queue", admission.relay_outbox, farm, epoch):

@@ -274,6 +274,10 @@ class Supervisor:
         """The memory of the worker in service that has the least."""
         return min((member.memory_bytes for member in self.members.values() if member.info is not None), default=0)
 
+    def tasks(self) -> set[str]:
+        """Return the tasks of which workers have anything to do."""
+        return {lease.task_id for member in self.members.values() for lease in member.leases if lease.task_id}
+
     def nodes(self) -> dict[str, str]:
         """Return the node of each worker."""
         return {member.worker_id: member.info.node for member in self.members.values() if member.info is not None}

@@ -17,7 +17,7 @@ class Pace:
     frame_s: float
     """Mean seconds a frame."""
     preparation_s: float
-    """The most that has gone by before a frame's first samples, as in a cold one; 0: nobody knows."""
+    """The most that has gone by before a cold frame's first samples; 0: nobody knows."""
 
 
 class Paces:

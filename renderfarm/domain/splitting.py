@@ -51,8 +51,8 @@ _LONG_ADAPTIVE_HEIGHT_MIN_PX = 192
 #: Last frames that take less are not worth cutting: the merge takes a part of a second, too.
 _LAST_MIN_S = 4.0
 _LAST_PARTS_MAX = 8
-#: So much of a frame may go by before its first samples: each worker prepares it anew for its parts.
-_LAST_PREPARATION_MAX = 0.1
+#: All parts together may take so much more than the frame, if each is prepared anew.
+_LAST_PREPARATION_MAX = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,17 +116,26 @@ def cut_last_frame(settings: RenderSettings, facts: SceneFacts, pace: Pace) -> t
     Raises:
         InvalidSettings, MissingFiles: the scene cannot satisfy the settings.
     """
-    if settings.split != Split.AUTO or pace.frame_s < _LAST_MIN_S:
-        return ()
-    if not 0.0 < pace.preparation_s <= _LAST_PREPARATION_MAX * pace.frame_s:
-        return ()
     scene = check_settings(settings, facts)
+    width_px, height_px = picture_size_px(scene, settings)
+    if settings.split != Split.AUTO or not is_worth_cutting(pace) or not (width_px and height_px):
+        return ()
     if why_not_split(scene, settings, PartKind.TILE) is not None:
         return ()
-    width_px, height_px = picture_size_px(scene, settings)
-    height_min_px = _height_min_px(scene, height_px, pace.frame_s)
-    tiles = cut_tiles(width_px, height_px, max(1, min(_LAST_PARTS_MAX, height_px // height_min_px)))
+    parts = min(_last_parts(pace), height_px // _height_min_px(scene, height_px, pace.frame_s))
+    tiles = cut_tiles(width_px, height_px, max(1, parts))
     return tiles if len(tiles) > 1 else ()
+
+
+def is_worth_cutting(pace: Pace | None) -> bool:
+    """Tell whether frames of this pace (None: unknown) are worth cutting when they are the last."""
+    return pace is not None and pace.frame_s >= _LAST_MIN_S and _last_parts(pace) > 1
+
+
+def _last_parts(pace: Pace) -> int:
+    if pace.preparation_s <= 0.0:  # nobody knows
+        return 1
+    return min(_LAST_PARTS_MAX, int(_LAST_PREPARATION_MAX * pace.frame_s / pace.preparation_s))
 
 
 def _cut(

@@ -12,57 +12,83 @@ from renderfarm.domain.models import ReadyUnit, Task, Unit, UnitKind
 from renderfarm.domain.paces import Pace, Paces
 from renderfarm.domain.parts import Part
 from renderfarm.domain.policy import Slot
-from renderfarm.domain.splitting import cut_last_frame, last_frames
+from renderfarm.domain.splitting import cut_last_frame, is_worth_cutting, last_frames
 from renderfarm.domain.states import UnitState
 from renderfarm.ports import Farm, Transaction
 from renderfarm.services.journal import SCHEDULER, Cause
 from renderfarm.services.steps import Steps
 
 
-def cut_last_frames(
-    farm: Farm, tx: Transaction, ready: Sequence[ReadyUnit], slots: Sequence[Slot], paces: Paces, now: float
-) -> int:
+def cut_last_frames(farm: Farm, epoch: int, slots: Sequence[Slot], paces: Paces) -> int:
     """Cut the last frames once no worker will have more than one after what it does; return how many were cut.
 
     The unit of such a frame becomes the one that merges its parts, and stays what others wait for.
 
     Args:
-        ready: all units that are ready.
         slots: every worker in service.
         paces: what is known of how long frames take.
+
+    Raises:
+        Deposed: another scheduler has taken over.
     """
-    if len(ready) > len(slots):
+    if len(slots) < 2 or not any(slot.may_take for slot in slots):
         return 0
-    last = sorted(ready, key=lambda unit: (-unit.priority, unit.task_id or "", unit.position))
-    last = last[max(0, len(last) - last_frames(len(slots))) :]
-    known = {unit.id: pace for unit in last if (pace := _pace(unit, slots, paces)) is not None}
-    if not known:
+    now = farm.clock()
+    with farm.database.read() as tx:
+        chosen = _choose(_ready(tx, slots, now), slots, paces)
+    if not chosen:
         return 0
-    steps = Steps(tx, {unit.task_id for unit in last if unit.id in known}).lock(known)
+    with farm.database.write() as tx:
+        tx.leader.hold(epoch, now)
+        return _cut_all(farm, tx, chosen, now)
+
+
+def _ready(tx: Transaction, slots: Sequence[Slot], now: float) -> list[ReadyUnit]:
+    """Return all units that any worker could render now, or more than there are workers."""
+    blenders = {blender for slot in slots for blender in slot.blenders}
+    return tx.units.placeable(now, len(slots) + 1, blenders=blenders, with_gpu=True)
+
+
+def _choose(ready: Sequence[ReadyUnit], slots: Sequence[Slot], paces: Paces) -> dict[str, Pace]:
+    """Return the pace of each frame that is to be cut, by the id of its unit."""
+    chosen: dict[str, Pace] = {}
+    for number, unit in enumerate(reversed(ready)):
+        pace = paces.of_task(unit.task_id)
+        is_whole = unit.kind is UnitKind.RENDER and not unit.is_part and unit.frames_left == 1 and not unit.failures
+        if pace is None or not is_whole or not is_worth_cutting(pace):
+            continue
+        helpers = sum(_can_help(slot, unit, pace, slots) for slot in slots)
+        if len(ready) <= helpers and number < last_frames(helpers):
+            chosen[unit.id] = pace
+    return chosen
+
+
+def _can_help(slot: Slot, unit: ReadyUnit, pace: Pace, slots: Sequence[Slot]) -> bool:
+    """Tell whether a worker can render parts of a frame, and will have nothing else to do by then."""
+    has_gpu = slot.gpus > 0 or not any(other.gpus for other in slots)  # where none is known, any worker may try
+    has_memory = not slot.memory_bytes or slot.memory_bytes >= unit.memory_bytes
+    is_able = unit.blender in slot.blenders and (has_gpu or not unit.needs_gpu) and has_memory
+    # Of one whose backlog nobody knows it is assumed that it does what all do.
+    is_late = not slot.free and 2 * pace.frame_s < slot.backlog_s < float("inf")
+    return is_able and not is_late
+
+
+def _cut_all(farm: Farm, tx: Transaction, chosen: dict[str, Pace], now: float) -> int:
+    found = tx.units.some(chosen)
+    steps = Steps(tx, {unit.task_id for unit in found.values()}).lock(found)
     cut = 0
-    for unit_id, pace in known.items():
+    for unit_id, pace in chosen.items():
         unit = steps.unit(unit_id)
         task = None if unit is None else steps.task(unit.task_id)
         if unit is None or task is None or unit.state is not UnitState.READY:
-            continue
-        parts = _parts(tx, task, pace)
+            continue  # something else has happened to it
+        facts = tx.assets.facts(task.asset_id)
+        parts = () if facts is None else cut_last_frame(task.settings, facts, pace)
         if parts:
             _cut(farm, steps, unit, task, parts, now)
             cut += 1
     steps.write()
     return cut
-
-
-def _pace(unit: ReadyUnit, slots: Sequence[Slot], paces: Paces) -> Pace | None:
-    """Return how long the frame will take; None: nobody knows, or it is none that can be cut."""
-    is_whole = unit.kind is UnitKind.RENDER and not unit.is_part and unit.frames_left == 1 and not unit.failures
-    is_shared = sum(unit.blender in slot.blenders for slot in slots) > 1
-    return paces.of_task(unit.task_id) if is_whole and is_shared else None
-
-
-def _parts(tx: Transaction, task: Task, pace: Pace) -> tuple[Part, ...]:
-    asset = tx.assets.get(task.asset_id)
-    return () if asset is None or asset.facts is None else cut_last_frame(task.settings, asset.facts, pace)
 
 
 def _cut(farm: Farm, steps: Steps, unit: Unit, task: Task, parts: Sequence[Part], now: float) -> None:

@@ -16,7 +16,6 @@ from renderfarm.domain.states import AttemptState, TaskState, UnitState
 from renderfarm.errors import InvalidInput
 from renderfarm.ports import Farm, Transaction
 from renderfarm.services.journal import SCHEDULER, Cause, note_task
-from renderfarm.services.last_frames import cut_last_frames
 from renderfarm.services.nodes import available_blenders
 from renderfarm.services.results import fail_unit
 from renderfarm.services.steps import Steps
@@ -66,7 +65,7 @@ def place_units(
     now = farm.clock()
     with farm.database.write() as tx:
         tx.leader.hold(epoch, now)
-        chosen = _choose(farm, tx, slots, paces or Paces(), now)
+        chosen = _choose(tx, slots, paces or Paces(), now)
         if not chosen:
             return []
         steps = Steps(tx, {unit.task_id for unit, _ in chosen})
@@ -75,9 +74,7 @@ def place_units(
     return placed
 
 
-def _choose(
-    farm: Farm, tx: Transaction, slots: Sequence[Slot], paces: Paces, now: float
-) -> list[tuple[ReadyUnit, Placement]]:
+def _choose(tx: Transaction, slots: Sequence[Slot], paces: Paces, now: float) -> list[tuple[ReadyUnit, Placement]]:
     """Ask the policy. Few units are looked at, and more only while every one of them finds a worker."""
     # Ray does not know every kind of GPU. Where it knows of none, any worker may try, and its session finds out.
     gpus_known = any(slot.gpus for slot in slots)
@@ -87,8 +84,6 @@ def _choose(
     limit = _CANDIDATES
     while True:
         ready = _ready_units(tx, kinds, limit, now)
-        if cut_last_frames(farm, tx, list(ready.values()), slots, paces, now):
-            continue  # now their parts are ready
         candidates = [_candidate(unit, gpus_known, paces) for unit in ready.values()]
         placements = place(candidates, slots, ahead_s=chunk_s(candidates, slots))
         if len(placements) < len(ready) or len(ready) < limit or limit >= _CANDIDATES_MAX:

@@ -83,3 +83,19 @@ def test_a_split_movie_of_exr_frames(farm: FarmProcess, scenes: dict[str, Path])
     assert farm.finish(task_id)["status"] == "completed"
     kinds = [unit["kind"] for unit in farm.client.list_units(task_id)["items"]]
     assert kinds == ["render", "render", "merge"] * 2 + ["encode"]
+
+
+def test_the_last_long_frame_is_shared_and_the_same(farm: FarmProcess, scenes: dict[str, Path]) -> None:
+    long = {"samples": 1600, "format": "OPEN_EXR"}  # some ten seconds a frame: four are enough on any machine
+    shared = farm.submit(scenes["slow"], frames="1-3", **long)
+    assert farm.finish(shared)["status"] == "completed"
+    units = farm.client.list_units(shared)["items"]
+    assert [unit["kind"] for unit in units[:3]] == ["render", "render", "merge"]
+    assert {unit["frames"] for unit in units[2:]} == {"3"}
+    assert len(units) > 4
+    assert any("so that all workers end together" in entry["reason"] for entry in farm.log(shared))
+    whole = farm.submit(scenes["slow"], frames="3", split="none", **long)
+    assert farm.finish(whole)["status"] == "completed"
+    [last] = [path for path in (farm.data / "objects" / "outputs" / shared).iterdir() if "3" in path.name]
+    assert last.name == picture(farm, whole).name
+    assert largest_difference(last, picture(farm, whole)) == 0.0

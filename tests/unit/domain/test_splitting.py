@@ -135,7 +135,8 @@ def test_a_long_last_frame_is_cut_into_few_tiles() -> None:
 
 def test_a_last_frame_that_is_not_worth_it_stays_whole() -> None:
     assert last_heights_px(3.9) == []
-    assert last_heights_px(60.0, preparation_s=7.0) == []  # each worker would prepare it anew
+    assert last_heights_px(60.0, preparation_s=8.0) == []  # it might be prepared anew for each part
+    assert len(last_heights_px(60.0, preparation_s=5.0)) == 3
     assert last_heights_px(60.0, preparation_s=0.0) == []  # nobody knows how long that takes
     assert last_heights_px(60.0, settings=replace(ANIMATION, split="none")) == []
     assert last_heights_px(60.0, settings=replace(ANIMATION, split="tiles:4")) == []

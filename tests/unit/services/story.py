@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
 from renderfarm.domain.models import Asset, AssetFile, LogEntry, Output, Task, Unit, Worker
-from renderfarm.domain.paces import Paces
 from renderfarm.domain.policy import Slot
 from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.domain.states import AssetState, UnitState, WorkerState
@@ -121,17 +120,22 @@ class Story:
         admission.relay_outbox(self.farm, self.epoch)
         admission.admit_queued(self.farm, self.epoch)
 
-    def place(self, *worker_ids: str, busy: Collection[str] = (), paces: Paces | None = None) -> list[Lease]:
-        """Place what is ready; those who are busy have five seconds to go."""
+    def place(self, *worker_ids: str, busy: Collection[str] = ()) -> list[Lease]:
+        """Place what is ready."""
+        slots = self.slots(worker_ids or ("w1",), busy)
+        nodes = {slot.worker_id: "node" for slot in slots}
+        return [placed.lease for placed in placement.place_units(self.farm, self.epoch, slots, nodes)]
+
+    @staticmethod
+    def slots(worker_ids: Sequence[str], busy: Collection[str] = ()) -> list[Slot]:
+        """Return workers of which some are busy for another five seconds."""
         slot = Slot(worker_id="w1", free=True, blenders=frozenset({BLENDER}), gpus=0, open_scene=None)
-        slots = [
+        return [
             replace(slot, worker_id=worker_id, free=False, units=1, backlog_s=5.0)
             if worker_id in busy
             else replace(slot, worker_id=worker_id)
-            for worker_id in worker_ids or ("w1",)
+            for worker_id in worker_ids
         ]
-        nodes = {slot.worker_id: "node" for slot in slots}
-        return [placed.lease for placed in placement.place_units(self.farm, self.epoch, slots, nodes, paces)]
 
     def commit(self, lease: Lease, *, warm: bool = False) -> list[Output]:
         """Commit every frame of a lease's unit that is still to do."""

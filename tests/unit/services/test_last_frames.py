@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
 import pytest
 
 from renderfarm.auth import LOCAL_OWNER
@@ -10,7 +13,10 @@ from renderfarm.domain.leases import Lease
 from renderfarm.domain.models import Task, Unit, UnitKind
 from renderfarm.domain.movies import MovieFormat
 from renderfarm.domain.paces import Paces
+from renderfarm.domain.render_settings import Device
 from renderfarm.domain.states import TaskState, UnitState
+from renderfarm.errors import Deposed
+from renderfarm.services.last_frames import cut_last_frames
 from renderfarm.services.reconcile.findings import Finding, Kind
 from renderfarm.services.retries import retry_task
 from tests.unit.fakes import scene_facts, scene_info
@@ -32,6 +38,10 @@ def paces(task: Task, frame_s: float = 8.0, preparation_s: float = 0.1) -> Paces
     return known
 
 
+def cut(story: Story, known: Paces, workers: Sequence[str] = WORKERS, busy: Collection[str] = ()) -> int:
+    return cut_last_frames(story.farm, story.epoch, story.slots(workers, busy), known)
+
+
 def kinds(story: Story, task: Task) -> list[str]:
     """Return what a task's units are; ``part``: of a frame."""
     return ["part" if unit.part is not None else str(unit.kind) for unit in story.units(task.id)]
@@ -47,7 +57,8 @@ def in_parts(story: Story, **settings: object) -> tuple[Task, list[Lease]]:
     task = submitted(story, frames="1-3", **settings)
     first, second = story.place(*WORKERS)
     story.commit(first)
-    [part] = story.place(*WORKERS, busy=["w2"], paces=paces(task))
+    assert cut(story, paces(task), busy=["w2"]) == 1
+    [part] = story.place(*WORKERS, busy=["w2"])
     return task, [second, part]
 
 
@@ -78,10 +89,10 @@ def test_the_last_frame_is_rendered_in_parts_by_all(story: Story) -> None:
 def test_each_worker_has_one_more_when_the_last_is_cut(story: Story) -> None:
     task = submitted(story, frames="1-4")
     story.place(*WORKERS)
-    story.place(*WORKERS, busy=WORKERS, paces=paces(task))
+    assert cut(story, paces(task), busy=WORKERS) == 1
     assert sorted(kinds(story, task)) == ["merge"] + ["part"] * 7 + ["render"] * 3
     assert the_merge(story, task).position == 3
-    story.place(*WORKERS, busy=WORKERS, paces=paces(task))  # it stays at that
+    assert cut(story, paces(task), busy=WORKERS) == 0  # it stays at that
     assert sorted(kinds(story, task)) == ["merge"] + ["part"] * 7 + ["render"] * 3
 
 
@@ -144,15 +155,55 @@ def test_what_stays_whole(story: Story, why: str) -> None:
         story.fail(third)
         story.clock.pass_(60.0)
     workers = ("w1",) if why == "one worker" else WORKERS
-    story.place(*workers, paces=known)
+    assert cut(story, known, workers) == 0
     assert set(kinds(story, task)) == {"render"}
     assert second.task_id == task.id
 
 
-def test_frames_that_wait_behind_it_are_others_business(story: Story) -> None:
+def test_frames_that_others_wait_behind_stay_whole(story: Story) -> None:
     """Another task gives all workers something to do after it."""
     task = submitted(story, frames="1-3")
-    other = story.admitted(story.asset(SCENE), frames="1-9")
+    story.admitted(story.asset(SCENE), frames="1-9")
     story.place(*WORKERS)
-    story.place(*WORKERS, busy=WORKERS, paces=paces(task))
-    assert set(kinds(story, task) + kinds(story, other)) == {"render"}
+    assert cut(story, paces(task), busy=WORKERS) == 0
+
+
+def test_only_the_end_is_cut_however_many_workers_there_are(story: Story) -> None:
+    workers = [f"w{number}" for number in range(40)]
+    task = submitted(story, frames="1-200")
+    assert cut(story, paces(task), workers, busy=workers[1:]) == 0
+    assert set(kinds(story, task)) == {"render"}
+
+
+def test_who_cannot_help_is_not_counted(story: Story) -> None:
+    task = submitted(story, frames="1-3")
+    story.place(*WORKERS)
+    free, other = story.slots(WORKERS)
+    known = paces(task)
+    for useless in (
+        replace(other, blenders=frozenset({"3.6.0"})),
+        replace(other, memory_bytes=1),
+        replace(other, free=False, units=1, backlog_s=3600.0),
+    ):
+        assert cut_last_frames(story.farm, story.epoch, [free, useless], known) == 0
+    unknown = replace(other, free=False, units=1)
+    assert cut_last_frames(story.farm, story.epoch, [free, unknown], known) == 1
+
+
+def test_a_frame_for_a_gpu_is_cut_for_gpus(story: Story) -> None:
+    story.worker("w2")
+    task = story.admitted(story.asset(SCENE), 50, frames="1-3", device=Device.GPU)
+    story.place(*WORKERS)
+    with_gpu, without = (replace(slot, gpus=gpus) for slot, gpus in zip(story.slots(WORKERS), (1, 0), strict=True))
+    assert cut_last_frames(story.farm, story.epoch, [with_gpu, without], paces(task)) == 0
+    assert cut_last_frames(story.farm, story.epoch, [with_gpu, replace(without, gpus=1)], paces(task)) == 1
+
+
+def test_a_deposed_scheduler_cuts_nothing(story: Story) -> None:
+    task = submitted(story, frames="1-3")
+    story.place(*WORKERS)
+    epoch = story.epoch
+    story.lead()
+    with pytest.raises(Deposed):
+        cut_last_frames(story.farm, epoch, story.slots(WORKERS), paces(task))
+    assert set(kinds(story, task)) == {"render"}
