@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -47,7 +48,7 @@ class AttemptRun:
         self._frames_left = 0
         self.frames_rendered = 0
         self.render_seconds = 0.0
-        self.preparation_seconds = 0.0
+        self.preparation_seconds: float | None = None
         self.peak_memory_bytes = 0
         self._devices: dict[str, None] = {}
         """What its frames were rendered on, in the order in which that was seen."""
@@ -253,8 +254,8 @@ class AttemptRun:
         if unit.kind is UnitKind.RENDER and unit.part is None:  # the rest tells nothing of how long frames take
             self.frames_rendered += 1
             self.render_seconds += done.render_seconds
-            if not done.warm:
-                self.preparation_seconds = max(self.preparation_seconds, done.preparation_seconds)
+            if not done.warm and done.preparation_seconds > 0:
+                self.preparation_seconds = min(done.preparation_seconds, self.preparation_seconds or math.inf)
         commit = asyncio.create_task(self._commit(unit, done))
         commit.add_done_callback(self._note_commit)
         self._commits.append(commit)

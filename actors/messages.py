@@ -45,7 +45,7 @@ class Outcome:
     """Frames rendered."""
     render_seconds: float = 0.0
     """What they took."""
-    preparation_seconds: float = 0.0
-    """How much of a cold frame went by before its first samples, at most; 0: nobody knows."""
+    preparation_seconds: float | None = None
+    """How much of a cold frame went by before its first samples, at least; None: nobody knows."""
     peak_memory_bytes: int = 0
     """Peak resident memory of Blender; 0: nobody knows."""

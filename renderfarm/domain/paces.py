@@ -16,8 +16,9 @@ class Pace:
 
     frame_s: float
     """Mean seconds a frame."""
-    preparation_s: float
-    """The most that has gone by before a cold frame's first samples; 0: nobody knows."""
+    preparation_s: float | None
+    """The least that has gone by before a cold frame's first samples, as Blender's first ever takes longer; None:
+    nobody knows."""
 
 
 class Paces:
@@ -26,7 +27,9 @@ class Paces:
     def __init__(self) -> None:
         self._paces: OrderedDict[str, Pace] = OrderedDict()
 
-    def note(self, task_id: str, asset_id: str, frames: int, seconds: float, preparation_s: float = 0.0) -> None:
+    def note(
+        self, task_id: str, asset_id: str, frames: int, seconds: float, preparation_s: float | None = None
+    ) -> None:
         """Learn from an attempt."""
         if frames <= 0:
             return
@@ -35,7 +38,8 @@ class Paces:
             frame_s = seconds / frames
             if before is not None:
                 frame_s = before.frame_s + _WEIGHT * (frame_s - before.frame_s)
-                preparation_s = max(preparation_s, before.preparation_s)
+                known = [some_s for some_s in (preparation_s, before.preparation_s) if some_s is not None]
+                preparation_s = min(known, default=None)
             self._paces[key] = Pace(frame_s=frame_s, preparation_s=preparation_s)
         while len(self._paces) > _KEPT_MAX:
             self._paces.popitem(last=False)

@@ -51,6 +51,7 @@ _LONG_ADAPTIVE_HEIGHT_MIN_PX = 192
 #: Last frames that take less are not worth cutting: the merge takes a part of a second, too.
 _LAST_MIN_S = 4.0
 _LAST_PARTS_MAX = 8
+_MOMENT_S = 1e-3
 #: All parts together may take so much more than the frame, if each is prepared anew.
 _LAST_PREPARATION_MAX = 0.25
 
@@ -133,9 +134,9 @@ def is_worth_cutting(pace: Pace | None) -> bool:
 
 
 def _last_parts(pace: Pace) -> int:
-    if pace.preparation_s <= 0.0:  # nobody knows
+    if pace.preparation_s is None:
         return 1
-    return min(_LAST_PARTS_MAX, int(_LAST_PREPARATION_MAX * pace.frame_s / pace.preparation_s))
+    return int(min(_LAST_PARTS_MAX, _LAST_PREPARATION_MAX * pace.frame_s / max(pace.preparation_s, _MOMENT_S)))
 
 
 def _cut(

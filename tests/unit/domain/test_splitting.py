@@ -119,7 +119,7 @@ ANIMATION = replace(LONG, frames="1-24")
 
 
 def last_heights_px(
-    frame_s: float, preparation_s: float = 0.1, settings: RenderSettings = ANIMATION, **changes: Any
+    frame_s: float, preparation_s: float | None = 0.1, settings: RenderSettings = ANIMATION, **changes: Any
 ) -> list[int]:
     """Return the height of each tile of a task's last frame, given the pace of those before."""
     pace = Pace(frame_s=frame_s, preparation_s=preparation_s)
@@ -137,7 +137,7 @@ def test_a_last_frame_that_is_not_worth_it_stays_whole() -> None:
     assert last_heights_px(3.9) == []
     assert last_heights_px(60.0, preparation_s=8.0) == []  # it might be prepared anew for each part
     assert len(last_heights_px(60.0, preparation_s=5.0)) == 3
-    assert last_heights_px(60.0, preparation_s=0.0) == []  # nobody knows how long that takes
+    assert last_heights_px(60.0, preparation_s=None) == []  # nobody knows how long that takes
     assert last_heights_px(60.0, settings=replace(ANIMATION, split="none")) == []
     assert last_heights_px(60.0, settings=replace(ANIMATION, split="tiles:4")) == []
     assert last_heights_px(60.0, engine="BLENDER_EEVEE_NEXT") == []
