@@ -142,9 +142,8 @@ class Scheduler:
         in_service = frozenset(slot.worker_id for slot in slots)
         pause_s = max(farm.settings.tick_s, farm.settings.lease_s / _LOOKS_PER_LEASE)
         is_time = time.monotonic() - self._looked_around_s >= pause_s
-        if in_service != self._in_service or time.monotonic() - self._recorded_s >= farm.settings.tick_s:
-            self._record_workers(now)
-            self._recorded_s = time.monotonic()
+        if in_service != self._in_service:
+            self._record_workers(now)  # admitting asks the database which Blenders there are
         if is_time or self._asked.is_set() or in_service != self._in_service:
             self._asked.clear()
             self._in_service = in_service
@@ -154,6 +153,9 @@ class Scheduler:
         if any(is_worth_cutting(self._paces.of_task(task_id)) for task_id in supervisor.tasks()):
             last_frames.cut_last_frames(farm, epoch, slots, self._paces)
         supervisor.dispatch(placement.place_units(farm, epoch, slots, supervisor.nodes(), self._paces))
+        if time.monotonic() - self._recorded_s >= farm.settings.tick_s / 2:
+            self._record_workers(now)
+            self._recorded_s = time.monotonic()
 
     def _learn(self, outcomes: Sequence[Outcome], losses: Sequence[Loss]) -> None:
         """Take in what has become of attempts and workers."""

@@ -12,8 +12,7 @@ import bpy
 from blender_runtime.process import peak_memory_bytes
 from blender_runtime.protocol import Progress
 
-#: Workers tell the farm as often (``heartbeat_s``).
-INTERVAL_S = 1.0
+INTERVAL_S = 0.5
 
 # Cycles writes "Sample 3/16", for large pictures "Rendered 1/4 Tiles, Sample 3/16"; EEVEE "Rendering 3 / 16 samples".
 _SAMPLE = re.compile(r"(?:Rendered (\d+)/(\d+) Tiles, )?(?:Sample|Rendering) (\d+) ?/ ?(\d+)")
