@@ -5,10 +5,10 @@ BIN := .venv/bin
 STAMP := .venv/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint bench env examples lock clean
+.PHONY: help setup demo test test-gpu check lint bench env examples lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv: pinned dependencies and Blender, for $(PYTHON)
 
@@ -22,8 +22,11 @@ demo: setup ## render the example animation and still through a farm on this mac
 test: lint ## every check and test: under 30 minutes on 2 cores, once set up
 	$(BIN)/pytest tests/unit tests/contract tests/integration tests/faults
 
+test-gpu: setup ## rendering on a GPU, for machines that have one
+	$(BIN)/pytest tests/gpu
+
 check: lint ## what to run before a commit: about three minutes
-	$(BIN)/pytest --numprocesses auto --ignore tests/integration --ignore tests/faults
+	$(BIN)/pytest --numprocesses auto tests/unit tests/contract
 
 lint: setup
 	$(BIN)/ruff format --check
@@ -31,10 +34,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## measure what the farm costs and how much it can handle: tens of minutes
+bench: setup ## measure what the farm costs and how much it can handle: an hour
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[bench]'
 	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/lifecycle.py
 	$(BIN)/python benchmarks/status_api.py

@@ -1,11 +1,12 @@
 """The farm against Blender's own ways to render, on the same cores, with the same Blender and the same pixels.
 
-``python benchmarks/render.py [--quick] [--json FILE]`` makes its scenes, starts a farm of its own with a worker for
-each core (at most eight; each has its share of the cores as threads), and lets everybody render each scene in turn,
-round by round. The farm's time is that of a task: from its submission until it is completed, with all pictures in the
-store and with what the farm chooses to verify verified. It has never seen the scene, which is uploaded anew each round;
-uploading and inspecting are shown apart. Plain Blender has all cores as threads, and the farm is
-stopped meanwhile; its time is that of its processes, start included.
+``python benchmarks/render.py [--quick] [--json FILE]`` makes its scenes, starts a farm of its own, and lets everybody
+render each scene in turn, round by round. The farm has as many workers as a farm has by itself, one for each eight
+cores, and for the stills one for each core (at most eight); each renders with its share of the cores as threads. The
+farm's time is that of a task: from its submission until it is completed, with all pictures in the store and with what
+the farm chooses to verify verified. It has never seen the scene, which is uploaded anew each round; uploading and
+inspecting are shown apart. Plain Blender has all cores as threads, and the farm is stopped meanwhile; its time is that
+of its processes, start included.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -126,36 +127,42 @@ def _run_plain(bench: Bench, measured: Measured, contender: Contender, folder: P
 
 def warm_up(bench: Bench, case: Case) -> None:
     """Let every worker start its Blender, with a scene that is none of those measured."""
+    workers = len(bench.farm.threads)
     upload = bench.farm.upload(bench.scene_file(case), bench.folder / "warm-up.zip")
-    bench.farm.render(upload.asset_id, case, bench.folder / "warm-up")
+    bench.farm.render(upload.asset_id, replace(case, frames=8 * workers), bench.folder / f"warm-up-{workers}")
 
 
 # --- the run -------------------------------------------------------------------------------------------------
 
 
 def measure(
-    wanted: tuple[Case, ...], workers: int, cores: int, folder: Path, adaptor: Path | None, say: Console
+    wanted: tuple[Case, ...], workers: int | None, cores: int, folder: Path, adaptor: Path | None, say: Console
 ) -> JSON:
-    """Let everybody render everything and return the figures."""
-    started = Case(name="warm_up", title="warm-up", maker="short", frames=8 * workers, size={"samples": 8}, rounds=0)
+    """Let everybody render everything and return the figures; ``workers``: for all cases, not what each has."""
+    started = Case(name="warm_up", title="warm-up", maker="short", frames=8 * cores, size={"samples": 8}, rounds=0)
     make_scenes((started, *wanted), folder / "scenes", cores)
-    with running_farm(folder / "farm", workers) as farm:
-        say.print(f"farm ready after {farm.start_s:.1f} s; warming up")
-        bench = Bench(folder=folder, farm=farm, adaptor=adaptor, say=say)
-        warm_up(bench, started)
-        measured = [Measured(case=case) for case in wanted]
-        for number in range(max(case.rounds for case in wanted)):
-            for one in measured:
-                if one.case.contenders(number):
-                    run_round(bench, one, number)
+    measured = [Measured(case=case) for case in wanted]
+    groups: dict[int, list[Measured]] = {}
+    for one in measured:
+        own = min(cores, _WORKERS_MAX) if one.case.worker_per_core else 0
+        groups.setdefault(own if workers is None else workers, []).append(one)
+    for number, group in groups.items():
+        with running_farm(folder / f"farm-{number}", number) as farm:
+            say.print(f"farm of {len(farm.threads)} workers ready after {farm.start_s:.1f} s; warming up")
+            _measure_on(Bench(folder=folder, farm=farm, adaptor=adaptor, say=say), started, group)
     machine = {"system": platform.platform(), "cpus": cores, "python": platform.python_version()}
-    return {
-        "machine": machine,
-        "workers": workers,
-        "threads_per_worker": max(1, cores // workers),
-        "farm_start_s": farm.start_s,
-        **figures_of(measured),
-    }
+    return {"machine": machine, **figures_of(measured)}
+
+
+def _measure_on(bench: Bench, started: Case, group: list[Measured]) -> None:
+    """Let everybody render the cases that are for the farm of the bench."""
+    warm_up(bench, started)
+    for one in group:
+        one.threads, one.farm_start_s = bench.farm.threads, bench.farm.start_s
+    for number in range(max(one.case.rounds for one in group)):
+        for one in group:
+            if one.case.contenders(number):
+                run_round(bench, one, number)
 
 
 def main() -> None:
@@ -163,22 +170,21 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--quick", action="store_true", help="few frames and one round: a try-out")
     options.add_argument("--only", action="append", metavar="CASE", help="a case; may be given several times")
-    options.add_argument("--workers", type=int, help="default: one for each core, at most eight")
+    options.add_argument("--workers", type=int, help="of the farm, for all cases")
     options.add_argument("--adaptor", type=Path, metavar="PROGRAM", help="OpenJD's blender-openjd; default: the PATH's")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     given = options.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # nothing that was started or stopped stays so
-    everything = cases(quick=given.quick)
+    cores = max(1, int(node_resources().cores))
+    everything = cases(cores=cores, quick=given.quick)
     wanted = tuple(case for case in everything if not given.only or case.name in given.only)
     if not wanted:
         options.error(f"the cases are {', '.join(case.name for case in everything)}")
-    cores = max(1, int(node_resources().cores))
     console = Console()
     # Stays behind after a failure, because the logs in it tell why.
     folder = Path(tempfile.mkdtemp(prefix="render-"))
     console.print(f"working in {folder}")
-    workers = given.workers or min(cores, _WORKERS_MAX)
-    figures = measure(wanted, workers, cores, folder, find_adaptor(given.adaptor), console)
+    figures = measure(wanted, given.workers, cores, folder, find_adaptor(given.adaptor), console)
     shutil.rmtree(folder)
     console.print(table_of(figures))
     for line in (*arounds(figures), *verdicts(figures)):

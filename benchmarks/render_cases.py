@@ -53,6 +53,8 @@ class Case:
     """How many frames a process per frame renders: each costs the same."""
     chunk: int = 8
     """How many frames a chunk has, of which only the first is rendered; the adaptor renders as many."""
+    worker_per_core: bool = False
+    """The farm has a worker with one thread for each core; else as many workers as it has by itself."""
     tolerance: float = 0.0
     """How much the farm's pictures may differ: linear ones by nothing."""
 
@@ -70,8 +72,10 @@ class Case:
         return self.always[:: -1 if number % 2 else 1] + (self.once if number == 0 else ())
 
 
-def cases(*, quick: bool) -> tuple[Case, ...]:
+def cases(*, cores: int, quick: bool) -> tuple[Case, ...]:
     """Return the cases, in the order in which they are rendered; ``quick``: for a try-out, whose ratios say little.
+
+    Frames that are to be long are as long with many cores as with few.
 
     An animation has some dozens of frames, as the farm pays for its first ones: each worker renders one before it has
     anything to keep, and two frames are verified.
@@ -101,8 +105,8 @@ def cases(*, quick: bool) -> tuple[Case, ...]:
             title="sampling-bound",
             maker="sampling",
             frames=8 if quick else 20,
-            size={"samples": 14 if quick else 40, "width_px": 320},
-            rounds=1 if quick else 3,
+            size={"samples": (7 if quick else 20) * cores, "width_px": 320},
+            rounds=1 if quick else 5,
             once=() if quick else tuple(other for other in _OTHERS if other is not Contender.BLENDER_A_KEPT),
             few=2,
             chunk=4,
@@ -113,6 +117,7 @@ def cases(*, quick: bool) -> tuple[Case, ...]:
             maker="short",
             frames=40 if quick else 100,
             size={"samples": 8},
+            worker_per_core=True,
             rounds=1 if quick else 3,
             always=(*_PAIR, Contender.PER_FRAME),
             once=tuple(other for other in _OTHERS if other is not Contender.PER_FRAME),
@@ -126,6 +131,7 @@ def cases(*, quick: bool) -> tuple[Case, ...]:
             maker="still",
             frames=1,
             size={"samples": 8 if quick else 48, "width_px": 960, "adaptive": False},
+            worker_per_core=True,
             rounds=1 if quick else 4,
         ),
         Case(
@@ -134,6 +140,7 @@ def cases(*, quick: bool) -> tuple[Case, ...]:
             maker="still",
             frames=1,
             size={"samples": 8 if quick else 48, "width_px": 960, "adaptive": True},
+            worker_per_core=True,
             rounds=1,
         ),
         Case(

@@ -51,12 +51,15 @@ class BenchFarm:
         self.client = client
         self.start_s = start_s
         self._process = process
+        [node] = client.list_nodes()
+        self.threads = tuple(int(worker["threads"]) for worker in node["workers"])
+        """Of each worker."""
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Stop the farm's processes for a while, as in a suspended machine, so that others have all of its cores.
 
-        An idle farm used 14 % of a core, most of it Ray's (measured).
+        An idle farm of two workers took 8 to 9 % of a core, most of it Ray's (measured).
         """
         stopped: dict[int, psutil.Process] = {}
         while found := [process for process in self._processes() if process.pid not in stopped]:
@@ -133,7 +136,7 @@ class BenchFarm:
 
 @contextmanager
 def running_farm(folder: Path, workers: int) -> Iterator[BenchFarm]:
-    """Run a farm with so many workers on this machine."""
+    """Run a farm with so many workers on this machine; 0: as many as it has by itself."""
     folder.mkdir()
     with started_farm(folder, workers=str(workers)) as (url, start_s), FarmClient(url) as client:
         process = next(child for child in psutil.Process().children() if "serve_app" in child.cmdline())

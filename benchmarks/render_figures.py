@@ -38,6 +38,9 @@ class Measured:
     """Of each of the farm's pictures from that of ``blender -a``."""
     adaptor_around_s: float | None = None
     """Start and end of the adaptor's session."""
+    threads: tuple[int, ...] = ()
+    """Of each worker of the farm."""
+    farm_start_s: float = 0.0
 
 
 # --- figures -------------------------------------------------------------------------------------------------
@@ -65,6 +68,8 @@ def _case_figures(one: Measured) -> JSON:
         "title": one.case.title,
         "frames": one.case.frames,
         "rounds": one.case.rounds,
+        "farm_worker_threads": one.threads,
+        "farm_start_s": one.farm_start_s,
         "upload_s": _median(upload.upload_s for upload in one.uploads),
         "inspection_s": _median(upload.inspection_s for upload in one.uploads),
         "contenders": {contender.value: _contender_figures(one, contender) for contender in everybody},
@@ -104,21 +109,22 @@ def _median(values: Iterable[float]) -> float:
 
 def table_of(figures: JSON) -> Table:
     """Show the cases to people."""
-    cores, workers, threads = figures["machine"]["cpus"], figures["workers"], figures["threads_per_worker"]
-    table = Table(title=f"{cores} cores; the farm has {workers} workers, threads to each: {threads}", box=SIMPLE_HEAD)
+    table = Table(title=f"{figures['machine']['cpus']} cores", box=SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     for column in ("frames", "s/frame", "speed", "MiB", "pixels"):
         table.add_column(column, justify="right", no_wrap=True)
     for case in figures["cases"].values():
         table.add_row(f"[bold]{case['title']}[/bold]")
         for contender, told in case["contenders"].items():
-            table.add_row(*_cells(case, Contender(contender), told, workers))
+            table.add_row(*_cells(case, Contender(contender), told))
         table.add_section()
     return table
 
 
-def _cells(case: JSON, contender: Contender, told: JSON | None, workers: int) -> Iterator[str]:
-    yield f"  {TITLES[contender]}"
+def _cells(case: JSON, contender: Contender, told: JSON | None) -> Iterator[str]:
+    threads = case["farm_worker_threads"]
+    is_farm = contender is Contender.FARM
+    yield f"  {TITLES[contender]}" + (f", {len(threads)} × {max(threads)} threads" if is_farm else "")
     if told is None:
         yield "not installed"
         return
@@ -126,15 +132,15 @@ def _cells(case: JSON, contender: Contender, told: JSON | None, workers: int) ->
     yield f"{told['frame_s']:.3f}"
     yield f"{told['vs_blender_a']:.2f} ×"
     peak = "" if told["peak_memory_bytes"] is None else f"{told['peak_memory_bytes'] / 2**20:.0f}"
-    is_farm = contender is Contender.FARM
-    yield f"{workers} × {peak}" if is_farm else peak
+    yield f"{len(threads)} × {peak}" if is_farm else peak
     pixels = "same bits" if case["bit_identical"] else f"{case['pixel_difference']:.2g}"
     yield pixels if is_farm else ""
 
 
 def arounds(figures: JSON) -> Iterator[str]:
     """Tell what was around the farm's tasks."""
-    yield f"the farm: ready after {figures['farm_start_s']:.1f} s"
+    starts = sorted({case["farm_start_s"] for case in figures["cases"].values()})
+    yield f"the farm: ready after {', '.join(f'{start_s:.1f}' for start_s in starts)} s"
     for case in figures["cases"].values():
         units = ", ".join(f"{count} {kind}" for kind, count in case["farm_units"][-1].items())
         times = f"upload {case['upload_s']:.1f} s, inspection {case['inspection_s']:.1f} s"

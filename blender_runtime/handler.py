@@ -22,6 +22,9 @@ from blender_runtime.thrift import Thrift
 #: What differs between units without touching the scene.
 _NOT_SETTINGS = frozenset({"frames", "unit_id", "task_id", "folder", "persistent_data", "part"})
 
+#: A frame of which it does not matter that a thread of Blender's waits some milliseconds for its turn.
+_LONG_FRAME_S = 2.0
+
 
 class Handler:
     """Answers requests. ``threads`` fixes the number of render threads, which changes no pixel."""
@@ -36,6 +39,7 @@ class Handler:
         self._scene: bpy.types.Scene | None = None
         """The scene that the settings chose."""
         self._thrift = Thrift()
+        self._slices_are_long = False
 
     def ready(self) -> Ready:
         return Ready(blender_version=inspect_scene.blender_version(), pid=os.getpid())
@@ -88,9 +92,17 @@ class Handler:
                     devices=devices,
                 )
                 self._reply(request_id, done)
+                self._adapt_slices(took_s)
                 if self._thrift.must_save(request.memory_max_bytes):
                     self._thrift.drop_data(self._scene)
         return self._relieve(request.memory_max_bytes)
+
+    def _adapt_slices(self, frame_s: float) -> None:
+        """Get ready for frames that take as long as the latest one."""
+        are_long = frame_s >= _LONG_FRAME_S
+        if are_long != self._slices_are_long:
+            process.compute_in_slices(long=are_long)
+            self._slices_are_long = are_long
 
     def _relieve(self, memory_max_bytes: int) -> dict[str, Any]:
         """Give up the file where memory is short; return a result that says whether the session is to end, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tests.integration.farm_process import FarmProcess
@@ -48,3 +49,13 @@ def test_attempts_tell_blender_and_its_memory(farm: FarmProcess, scenes: dict[st
     assert attempt["status"] == "succeeded"
     assert attempt["blender_version"].count(".") == 2
     assert attempt["peak_memory_bytes"] > 50 << 20
+
+
+def test_no_process_of_the_farm_interrupts_a_blender(farm: FarmProcess, scenes: dict[str, Path]) -> None:
+    assert farm.finish(farm.submit(scenes["quick"]))["status"] == "completed"
+    ours = {
+        name: farm.processes(name)[0]
+        for name in ("raylet/raylet ", "gcs_server", "ray::Scheduler", "ray::Worker", "ray::ServeReplica", "session.py")
+    }
+    policies = {name: os.sched_getscheduler(process.pid) for name, process in ours.items()}
+    assert policies == dict.fromkeys(ours, os.SCHED_BATCH)

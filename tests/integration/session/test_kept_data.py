@@ -1,4 +1,4 @@
-"""What a session keeps between frames: it changes no pixel, and it goes when there is no room for it."""
+"""What a session keeps between frames, and how it computes: neither changes a pixel."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from renderfarm.domain.render_settings import ImageFormat, PersistentData
 from tests.integration.session.bench import PLAIN, Bench, opened, same
+from tests.slices import LONG_SLICE_S, slice_s
 
 EXR = replace(PLAIN, scene_file="driver.blend", format=ImageFormat.OPEN_EXR, frames=(1, 2, 3))
 AUTO = replace(EXR, persistent_data=PersistentData.AUTO)
@@ -87,3 +88,12 @@ def test_too_much_memory_costs_the_data_then_the_file_then_the_session(
 
 def wants_restart(bench: Bench) -> bool:
     return bench.session.wants_restart
+
+
+def test_long_frames_are_computed_in_long_slices_and_short_ones_are_not(bench: Bench, tmp_path: Path) -> None:
+    bench.misbehave("return []", tmp_path)
+    before_s = slice_s(bench.session.pid)
+    bench.misbehave("import time; time.sleep(2.1); return []", tmp_path)
+    assert slice_s(bench.session.pid) == LONG_SLICE_S
+    bench.misbehave("return []", tmp_path)
+    assert slice_s(bench.session.pid) == before_s
