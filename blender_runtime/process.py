@@ -100,7 +100,7 @@ def compute_in_slices(*, long: bool) -> None:
     like that, such as the programs of a person at the machine, interrupts a long slice as ever.
 
     Not for short frames: where Blender's threads often wait for each other, two Blenders stand in each other's way
-    (frames of a quarter of a second took 1.2 times as long). Linux 6.12 and later; others ignore it.
+    (frames of a quarter of a second took longer by a sixth, in single runs). Linux 6.12 and later; others ignore it.
     """
     number = _SYS_SCHED_SETATTR.get(platform.machine()) if sys.platform == "linux" else None
     if number is None:
