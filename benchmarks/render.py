@@ -2,11 +2,11 @@
 
 ``python benchmarks/render.py [--quick] [--json FILE]`` makes its scenes, starts a farm of its own, and lets everybody
 render each scene in turn, round by round. The farm has as many workers as a farm has by itself, one for each eight
-cores, and for the stills one for each core (at most eight); each renders with its share of the cores as threads. The
-farm's time is that of a task: from its submission until it is completed, with all pictures in the store and with what
-the farm chooses to verify verified. It has never seen the scene, which is uploaded anew each round; uploading and
-inspecting are shown apart. Plain Blender has all cores as threads, and the farm is stopped meanwhile; its time is that
-of its processes, start included.
+cores, and for short frames and stills one for each core (at most eight); each renders with its share of the cores as
+threads. The farm's time is that of a task: from its submission until it is completed, with all pictures in the store
+and with what the farm chooses to verify verified. It has never seen the scene, which is uploaded anew each round;
+uploading and inspecting are shown apart. Plain Blender has all cores as threads, and the farm is stopped meanwhile; its
+time is that of its processes, start included.
 """
 
 from __future__ import annotations

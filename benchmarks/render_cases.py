@@ -54,7 +54,7 @@ class Case:
     chunk: int = 8
     """How many frames a chunk has, of which only the first is rendered; the adaptor renders as many."""
     worker_per_core: bool = False
-    """The farm has a worker with one thread for each core; else as many workers as it has by itself."""
+    """The farm has a worker for each core, as far as eight go; else as many as it has by itself."""
     tolerance: float = 0.0
     """How much the farm's pictures may differ: linear ones by nothing."""
 

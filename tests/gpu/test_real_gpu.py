@@ -6,7 +6,6 @@ Everywhere else these tests fail, so no other command runs them; what stands in 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,7 @@ def test_a_worker_whose_gpu_is_hidden_refuses(
 ) -> None:
     """Ray knows of no GPU then, any worker may try, and none renders on its CPU instead."""
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
-        monkeypatch.setitem(os.environ, name, "")
+        monkeypatch.setenv(name, "")
     hidden = FarmProcess(tmp_path / "farm", workers="1")
     try:
         task_id = hidden.submit(scenes["picture"], frames="1", split="none", device="gpu")
