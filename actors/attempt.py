@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors import assembling
-from actors.blender_session import FrameDone, Progress, SessionCancelled, SessionFailed
+from actors.blender_session import SessionCancelled, SessionFailed
 from actors.looking import Looking
 from actors.session_watch import system_failure
+from blender_runtime import protocol
+from blender_runtime.protocol import FrameDone, Progress
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
 from renderfarm.domain.models import Asset, Task, Unit, UnitKind
@@ -40,6 +42,10 @@ class AttemptRun:
         self.asset_id: str | None = None
         self.has_begun = False
         """It has, or had, its turn at the session."""
+        self.request: protocol.Render | None = None
+        """What it is going to ask of the session, once that is known."""
+        self.blender_version: str | None = None
+        """Of the session that it needs."""
         self._worker = worker
         self._folder = worker.folder / f"{lease.unit_id}-{lease.attempt}"
         self.log_path = self._folder / "blender.log"
@@ -201,9 +207,10 @@ class AttemptRun:
         async with worker.turn(self):
             merged = await worker.insist(assembling.merge, task, assignment.asset, parts, self._folder)
             session = await worker.session(unit.blender, self.log_path)
-            done = await session.merge(
-                frame=unit.frames[0], merged_path=merged, **self._request(assignment, task, scene_path)
+            request = protocol.Merge(
+                frame=unit.frames[0], merged_path=str(merged), **self._orders(assignment, task, scene_path)
             )
+            done = await session.merge(request, on_progress=self._note_progress, **self._limits(task))
         await self._take_frame(unit, replace(done, warm=warm))
 
     async def _note_devices(self, done: FrameDone) -> None:
@@ -212,28 +219,32 @@ class AttemptRun:
     async def _render(self, assignment: Assignment, on_frame: Callable[[FrameDone], Awaitable[None]]) -> None:
         task = _present(assignment.task, assignment.unit)
         scene_path = await self._prepare(assignment.asset)
+        self.request = protocol.Render(
+            frames=assignment.frames,
+            fresh=assignment.unit.kind is UnitKind.VERIFY,
+            **self._orders(assignment, task, scene_path),
+        )
+        self.blender_version = assignment.unit.blender
         async with self._worker.turn(self):
-            session = await self._worker.session(assignment.unit.blender, self.log_path)
-            await session.render(
-                frames=assignment.frames,
-                fresh=assignment.unit.kind is UnitKind.VERIFY,
-                on_frame=on_frame,
-                **self._request(assignment, task, scene_path),
-            )
+            session = await self._worker.session(self.blender_version, self.log_path)
+            await session.render(self.request, on_progress=self._note_progress, on_frame=on_frame, **self._limits(task))
 
-    def _request(self, assignment: Assignment, task: Task, scene_path: Path) -> dict[str, Any]:
-        """Return what rendering and merging have in common."""
-        asked, settings = task.settings, self._worker.farm.settings
+    def _orders(self, assignment: Assignment, task: Task, scene_path: Path) -> dict[str, Any]:
+        """Return what requests to render and to merge have in common."""
         return {
             "script": generate_script(unit_spec(task, assignment.unit, assignment.asset)),
-            "scene_path": scene_path,
-            "output_dir": self._output_dir,
-            "log_path": self.log_path,
+            "scene_path": str(scene_path),
+            "output_dir": str(self._output_dir),
+            "log_path": str(self.log_path),
+            "memory_max_bytes": self._worker.memory_bytes,
+        }
+
+    def _limits(self, task: Task) -> dict[str, float]:
+        asked, settings = task.settings, self._worker.farm.settings
+        return {
             "open_timeout_s": settings.open_timeout_s,
             "frame_timeout_s": asked.frame_timeout_s or settings.frame_timeout_s,
             "no_progress_timeout_s": asked.no_progress_timeout_s or settings.no_progress_timeout_s,
-            "memory_max_bytes": self._worker.memory_bytes,
-            "on_progress": self._note_progress,
         }
 
     async def _prepare(self, asset: Asset) -> Path:
@@ -247,6 +258,7 @@ class AttemptRun:
     def _note_progress(self, progress: Progress) -> None:
         self._progress = progress
         self.peak_memory_bytes = max(self.peak_memory_bytes, progress.memory_bytes)
+        self._worker.send_ahead()
 
     async def _take_frame(self, unit: Unit, done: FrameDone) -> None:
         """Commit a frame while the next one renders."""

@@ -11,7 +11,8 @@ import contextlib
 import re
 import shutil
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,12 @@ from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.settings import child_environment
 
-__all__ = ["BlenderSession", "FrameDone", "Progress", "SessionCancelled", "SessionFailed"]
-
 #: How long a child that is to end by itself may take.
 _EXIT_TIMEOUT_S = 5.0
 #: Facts of a scene with many missing files make long lines.
 _REPLY_BYTES_MAX = 64 * 2**20
 _FACTS = TypeAdapter(SceneFacts)
+_Work = protocol.Inspect | protocol.Render | protocol.Merge
 #: Lets Cycles say at the end of each render on which devices it was (``blender_runtime.devices``): of all that glog
 #: would print, only what Cycles' sessions say. Up to Blender 4.5; later programs are told so by ``--log``.
 _DEVICE_REPORT = {"GLOG_v": "-1", "GLOG_vmodule": "session=2"}
@@ -50,8 +50,21 @@ class SessionCancelled(Exception):
     """The session was killed on purpose."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Sent:
+    """A request that Blender has, or will have as soon as it reads on."""
+
+    request_id: int
+    request: protocol.Request
+    log_start: int
+    """How long the request's log was before."""
+
+
 class BlenderSession:
-    """One Blender process. One request at a time; ``kill`` may come at any time, from the same event loop."""
+    """One Blender process. Requests are made one after the other, and the next one may be sent ahead.
+
+    ``kill`` may come at any time, from the same event loop.
+    """
 
     def __init__(
         self,
@@ -66,6 +79,10 @@ class BlenderSession:
         self._log_path = log_path
         self._log_start = 0
         self._request_id = 0
+        """The latest one."""
+        self._is_rendering = False
+        self._ahead: _Sent | None = None
+        self._withdrawn: set[int] = set()
         self._cancelled = False
         self._peak_memory_bytes = 0
         self._blender_version = ""
@@ -98,7 +115,7 @@ class BlenderSession:
         try:
             patience = Patience(log_path)
             patience.allow("starting Blender", start_timeout_s)
-            reply = await session._next_reply(patience)
+            reply = await session._next_reply(0, patience)
             if not isinstance(reply, protocol.Ready):
                 raise protocol.ProtocolError(f"{type(reply).__name__} instead of Ready")
         except BaseException:
@@ -136,50 +153,31 @@ class BlenderSession:
         async def ignore(_: protocol.Reply) -> None:
             """Opening a file has nothing to tell on the way."""
 
-        value = await self._exchange(request, log_path, _opening(log_path, open_timeout_s), ignore)
+        value = await self._exchange(request, _opening(request, open_timeout_s), ignore)
         return _FACTS.validate_python(value)
 
     async def render(
         self,
+        request: protocol.Render,
         *,
-        script: str,
-        scene_path: Path,
-        output_dir: Path,
-        frames: Sequence[int],
-        log_path: Path,
         open_timeout_s: float,
         frame_timeout_s: float,
         no_progress_timeout_s: float,
-        fresh: bool = False,
-        memory_max_bytes: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
         on_frame: Callable[[FrameDone], Awaitable[None]] | None = None,
     ) -> tuple[FrameDone, ...]:
-        """Render frames by a unit's script into ``output_dir``, which is made if need be.
+        """Render frames by a unit's script into a folder, which is made if need be.
 
         Blender goes on with the next frame while ``on_frame`` is awaited. What a callback raises kills the session.
-
-        Args:
-            fresh: open the file anew, so that nothing is left of what was rendered before.
-            memory_max_bytes: resident memory above which the session gives up what it keeps, and at last wants to be
-                ended (``wants_restart``); 0: no limit.
 
         Raises:
             SessionFailed, SessionCancelled
         """
-        request = protocol.Render(
-            script=script,
-            scene_path=str(scene_path),
-            output_dir=str(output_dir),
-            frames=tuple(frames),
-            log_path=str(log_path),
-            fresh=fresh,
-            memory_max_bytes=memory_max_bytes,
-        )
-        patience = _opening(log_path, open_timeout_s)
-        done: list[FrameDone] = []
+        patience = _opening(request, open_timeout_s)
+        frames, done = request.frames, list[FrameDone]()
 
         async def take(reply: protocol.Reply) -> None:
+            self._is_rendering = True
             if isinstance(reply, Progress) and on_progress is not None:
                 on_progress(reply)
             if isinstance(reply, FrameDone):
@@ -189,45 +187,47 @@ class BlenderSession:
             if isinstance(reply, (Opened, FrameDone)) and len(done) < len(frames):
                 patience.allow(f"frame {frames[len(done)]}", frame_timeout_s, no_progress_timeout_s)
 
-        value = await self._exchange(request, log_path, patience, take)
+        try:
+            value = await self._exchange(request, patience, take)
+        finally:
+            self._is_rendering = False
         self._wants_restart = bool(value.get("restart"))
         return tuple(done)
 
+    @property
+    def takes_ahead(self) -> bool:
+        """It renders, and has no other request yet."""
+        return self._is_rendering and self.alive and self._ahead is None
+
+    def send_ahead(self, request: protocol.Render) -> None:
+        """Let Blender begin with the next request as soon as it is done with this one, without waiting for the farm.
+
+        The next to be made must be this very one, by ``render``, unless it is withdrawn.
+        """
+        self._ahead = self._write(request)
+
+    def withdraw(self, request: protocol.Render) -> None:
+        """Take back a request, if it was sent ahead; should Blender have begun with it, nobody hears of that."""
+        if self._ahead is not None and self._ahead.request is request:
+            self._withdrawn.add(self._ahead.request_id)
+            self._writer.write(protocol.encode(self._ahead.request_id, protocol.Withdraw()))
+            self._ahead = None
+
     async def merge(
         self,
+        request: protocol.Merge,
         *,
-        script: str,
-        scene_path: Path,
-        merged_path: Path,
-        output_dir: Path,
-        frame: int,
-        log_path: Path,
         open_timeout_s: float,
         frame_timeout_s: float,
         no_progress_timeout_s: float,
-        memory_max_bytes: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> FrameDone:
-        """Write a frame's files into ``output_dir`` from the merged passes of its parts.
-
-        Args:
-            script: the unit's script for the whole frame.
-            merged_path: what ``renderfarm.media.merging`` has written.
-            memory_max_bytes: as for ``render``.
+        """Write a frame's files into a folder from the merged passes of its parts.
 
         Raises:
             SessionFailed, SessionCancelled
         """
-        request = protocol.Merge(
-            script=script,
-            scene_path=str(scene_path),
-            merged_path=str(merged_path),
-            output_dir=str(output_dir),
-            frame=frame,
-            log_path=str(log_path),
-            memory_max_bytes=memory_max_bytes,
-        )
-        patience = _opening(log_path, open_timeout_s)
+        patience = _opening(request, open_timeout_s)
         done: list[FrameDone] = []
 
         async def take(reply: protocol.Reply) -> None:
@@ -236,25 +236,28 @@ class BlenderSession:
             if isinstance(reply, FrameDone):
                 done.append(reply)
             if isinstance(reply, Opened):
-                patience.allow(f"merging frame {frame}", frame_timeout_s, no_progress_timeout_s)
+                patience.allow(f"merging frame {request.frame}", frame_timeout_s, no_progress_timeout_s)
 
-        value = await self._exchange(request, log_path, patience, take)
+        value = await self._exchange(request, patience, take)
         self._wants_restart = bool(value.get("restart"))
         return done[0]
 
     async def _exchange(
         self,
-        request: protocol.Request,
-        log_path: Path,
+        request: _Work,
         patience: Patience,
         take: Callable[[protocol.Reply], Awaitable[None]],
     ) -> dict[str, Any]:
         """Send a request, pass its replies on and return its result. Any other way out but an error reply kills."""
         self._peak_memory_bytes, self._oom_kills = 0, oom_kills()
-        self._log_path, self._log_start = log_path, log_size(log_path)
+        sent, self._ahead = self._ahead or self._write(request), None
+        assert sent.request is request, "another request was sent ahead"
+        self._log_path, self._log_start = Path(request.log_path), sent.log_start
         try:
-            await self._send(request)
-            while not isinstance(reply := await self._next_reply(patience), (protocol.Result, protocol.Error)):
+            await self._drain()
+            while not isinstance(
+                reply := await self._next_reply(sent.request_id, patience), (protocol.Result, protocol.Error)
+            ):
                 if isinstance(reply, Opened):
                     self._open_scene = Path(reply.scene_path)
                 await take(reply)
@@ -266,23 +269,30 @@ class BlenderSession:
             raise SessionFailed(Failure(kind=FailureKind(reply.kind), message=reply.message))
         return reply.value
 
-    async def _send(self, request: protocol.Request) -> None:
+    def _write(self, request: _Work) -> _Sent:
         self._request_id += 1
+        sent = _Sent(request_id=self._request_id, request=request, log_start=log_size(Path(request.log_path)))
+        self._writer.write(protocol.encode(sent.request_id, request))
+        return sent
+
+    async def _drain(self) -> None:
         # A child that is gone is noticed in reading, together with the reason.
         with contextlib.suppress(ConnectionError):
-            self._writer.write(protocol.encode(self._request_id, request))
             await self._writer.drain()
 
-    async def _next_reply(self, patience: Patience) -> protocol.Reply:
-        line = await self._next_line(patience)
-        if self._cancelled:
-            raise SessionCancelled("the session was killed on request")
-        if not line.endswith(b"\n"):  # the end of the stream, perhaps in the middle of a line
-            raise SessionFailed(await self._crash())
-        patience.heard()
-        request_id, reply = protocol.decode_reply(line)
-        if request_id != self._request_id:
-            raise protocol.ProtocolError(f"a reply to request {request_id} instead of {self._request_id}")
+    async def _next_reply(self, wanted_id: int, patience: Patience) -> protocol.Reply:
+        while True:
+            line = await self._next_line(patience)
+            if self._cancelled:
+                raise SessionCancelled("the session was killed on request")
+            if not line.endswith(b"\n"):  # the end of the stream, perhaps in the middle of a line
+                raise SessionFailed(await self._crash())
+            patience.heard()
+            request_id, reply = protocol.decode_reply(line)
+            if request_id not in self._withdrawn:
+                break
+        if request_id != wanted_id:
+            raise protocol.ProtocolError(f"a reply to request {request_id} instead of {wanted_id}")
         if isinstance(reply, Progress):
             self._peak_memory_bytes = max(self._peak_memory_bytes, reply.memory_bytes)
         return reply
@@ -326,8 +336,9 @@ class BlenderSession:
     async def close(self) -> None:
         """Let Blender quit, or kill it if it is busy for longer than some seconds; leave nothing behind."""
         try:
-            if self.alive:
-                await self._send(protocol.Quit())
+            if self.alive and self._ahead is None:
+                self._writer.write(protocol.encode(self._request_id + 1, protocol.Quit()))
+                await self._drain()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_EXIT_TIMEOUT_S):
                         await self._process.wait()
@@ -371,8 +382,8 @@ class BlenderSession:
         return max(self._peak_memory_bytes, int(peak[1]) * 1024 if peak else 0)
 
 
-def _opening(log_path: Path, timeout_s: float) -> Patience:
-    patience = Patience(log_path)
+def _opening(request: _Work, timeout_s: float) -> Patience:
+    patience = Patience(Path(request.log_path))
     patience.allow("opening the file", timeout_s)
     return patience
 

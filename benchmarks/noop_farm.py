@@ -11,12 +11,12 @@ from typing import Any
 
 import ray
 
-from actors.blender_session import FrameDone
 from actors.factory import SchedulerActor, WorkerActor, settle_memory
 from actors.handles import NAMESPACE, SCHEDULER, RayCompute, worker_actor_name
 from actors.places import WorkerPlace
 from actors.scheduler import Scheduler
 from actors.worker import Worker
+from blender_runtime.protocol import FrameDone, Render
 from renderfarm.auth import LOCAL_OWNER
 from renderfarm.domain.facts import SceneFacts, SceneInfo
 from renderfarm.domain.leases import RenderedFile
@@ -48,25 +48,22 @@ class NoOpSession:
 
     alive = True
     wants_restart = False
+    takes_ahead = False
     peak_memory_bytes = 1
 
     def __init__(self) -> None:
         self.open_scene: Path | None = None
 
     async def render(
-        self,
-        *,
-        scene_path: Path,
-        output_dir: Path,
-        frames: Sequence[int],
-        on_frame: Callable[[FrameDone], Awaitable[None]],
-        **_options: object,
+        self, request: Render, *, on_frame: Callable[[FrameDone], Awaitable[None]], **_options: object
     ) -> None:
-        self.open_scene = scene_path
-        for frame in frames:
+        self.open_scene = Path(request.scene_path)
+        for frame in request.frames:
             # Its picture is no file, as nothing stores it.
-            files = (f"{output_dir}/{frame:04d}.noop",)
+            files = (f"{request.output_dir}/{frame:04d}.noop",)
             await on_frame(FrameDone(frame=frame, files=files, render_seconds=0.0, warm=False))
+
+    def withdraw(self, request: Render) -> None: ...
 
     def kill(self) -> None: ...
 

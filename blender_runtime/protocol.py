@@ -1,7 +1,8 @@
 """What the farm and a Blender session say to each other: one JSON object a line, the same code on both sides.
 
-The farm sends requests, one at a time. The session answers each with any number of ``Opened``, ``Progress`` and
-``FrameDone`` and at last one ``Result`` or ``Error``, all carrying the request's id. ``Ready`` comes once, with id 0.
+The farm sends requests, and may send the next one while the session is at work; they are done in their order. The
+session answers each with any number of ``Opened``, ``Progress`` and ``FrameDone`` and at last one ``Result`` or
+``Error``, all carrying the request's id. ``Ready`` comes once, with id 0.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ class Render:
     frames: tuple[int, ...]
     log_path: str
     """File to which Blender's output goes from this request on."""
-    fresh: bool
+    fresh: bool = False
     """Open the file anew, so that nothing is left of what was rendered before."""
-    memory_max_bytes: int
-    """Resident memory above which the session gives up what it keeps; 0: no limit."""
+    memory_max_bytes: int = 0
+    """Resident memory above which the session gives up what it keeps, and at last wants to be ended; 0: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,13 @@ class Merge:
     frame: int
     log_path: str
     """File to which Blender's output goes from this request on."""
-    memory_max_bytes: int
+    memory_max_bytes: int = 0
     """As for ``Render``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdraw:
+    """Takes back the request that has the same id, unless it was begun already. Not answered, nor is that request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +147,7 @@ class Error:
     traceback: str
 
 
-Request = Ping | Inspect | Render | Merge | Quit
+Request = Ping | Inspect | Render | Merge | Withdraw | Quit
 Reply = Ready | Opened | Progress | FrameDone | Result | Error
 Message = Request | Reply
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import select
 import signal
 import sys
 import threading
 import traceback
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from blender_runtime.handler import Handler
-    from blender_runtime.protocol import Error, Reply
+    from blender_runtime.protocol import Error, ProtocolError, Reply, Request, Result
+
+_READ_BYTES = 2**16
 
 
 def main(argv: list[str]) -> NoReturn:
@@ -68,27 +73,76 @@ class Replies:
             self._file.flush()
 
 
+class Requests:
+    """Receives requests in their order, but for those that are withdrawn before their turn comes."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._received = select.poll()
+        self._received.register(fd, select.POLLIN)
+        self._line = b""
+        """The beginning of one."""
+        self._waiting: deque[tuple[int, Request | ProtocolError]] = deque()
+        self._ended = False
+
+    def __iter__(self) -> Iterator[tuple[int, Request | ProtocolError]]:
+        """Give each request with its id, and the reason, with id 0, for what is none; wait for the next."""
+        while True:
+            while not self._ended and (not self._waiting or self._received.poll(0)):
+                self._receive()
+            if not self._waiting:
+                return
+            yield self._waiting.popleft()
+
+    def _receive(self) -> None:
+        from blender_runtime import protocol
+
+        try:
+            received = os.read(self._fd, _READ_BYTES)
+        except ConnectionResetError:  # the farm has gone, with a reply unread
+            received = b""
+        self._ended = not received
+        *lines, self._line = (self._line + received).split(b"\n")
+        for line in lines:
+            try:
+                request_id, request = protocol.decode_request(line)
+            except protocol.ProtocolError as error:
+                self._waiting.append((0, error))
+                continue
+            if isinstance(request, protocol.Withdraw):
+                self._waiting = deque(one for one in self._waiting if one[0] != request_id)
+            else:
+                self._waiting.append((request_id, request))
+
+
 def serve(requests_fd: int, replies: Replies, handler: Handler) -> None:
     """Answer requests until the farm says quit or closes the pipe."""
     from blender_runtime import protocol
 
     replies.send(0, handler.ready())
-    with os.fdopen(requests_fd, "rb", closefd=False) as lines:
-        for line in lines:
-            request_id = 0
-            try:
-                request_id, request = protocol.decode_request(line)
-                replies.send(request_id, protocol.Result(value=handler.answer(request_id, request)))
-            except BrokenPipeError:
+    try:
+        for request_id, request in Requests(requests_fd):
+            replies.send(request_id, _answer(handler, request_id, request))
+            if isinstance(request, protocol.Quit):
                 return
-            except Exception as error:  # noqa: BLE001 whatever a file or a script does, the session goes on
-                handler.forget_file()
-                reply = _as_reply(error)
-                print(f"renderfarm: {reply.kind}: {reply.message}", file=sys.stderr)
-                replies.send(request_id, reply)
-            else:
-                if isinstance(request, protocol.Quit):
-                    return
+    except BrokenPipeError:
+        return
+
+
+def _answer(handler: Handler, request_id: int, request: Request | ProtocolError) -> Result | Error:
+    from blender_runtime import protocol
+
+    try:
+        if isinstance(request, protocol.ProtocolError):
+            raise request
+        return protocol.Result(value=handler.answer(request_id, request))
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 whatever a file or a script does, the session goes on
+        handler.forget_file()
+        reply = _as_reply(error)
+        print(f"renderfarm: {reply.kind}: {reply.message}", file=sys.stderr)
+        return reply
 
 
 def _as_reply(error: Exception) -> Error:

@@ -10,14 +10,18 @@ from typing import Any, TypeVar
 import numpy as np
 import OpenImageIO
 
-from actors.blender_session import BlenderSession, FrameDone
+from actors.blender_session import BlenderSession
 from actors.blenders import Blender
+from blender_runtime import protocol
+from blender_runtime.protocol import FrameDone
 from renderfarm.domain.render_settings import Device, PersistentData
 from renderfarm.domain.unit_spec import UnitSpec
 from renderfarm.services.unit_script import generate_script
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
+
+LIMITS: dict[str, Any] = {"open_timeout_s": 60, "frame_timeout_s": 60, "no_progress_timeout_s": 60}
 
 HOSTILE = "'''; import os; os.mkdir('pwned') #\"\n{}"
 REPOSITORY = Path(__file__).parents[3]
@@ -144,13 +148,18 @@ class Bench:
     def _render(
         self, script: str, frames: tuple[int, ...], scene: Path, output: Path, log: Path, **options: Any
     ) -> tuple[FrameDone, ...]:
-        limits: dict[str, Any] = {"open_timeout_s": 60, "frame_timeout_s": 60, "no_progress_timeout_s": 60} | options
-        done: tuple[FrameDone, ...] = self._run(
-            self.session.render(
-                script=script, scene_path=scene, output_dir=output, frames=frames, log_path=log, **limits
-            )
-        )
+        orders = {name: options.pop(name) for name in ("fresh", "memory_max_bytes") if name in options}
+        request = render_request(script, frames, scene, output, log, **orders)
+        done: tuple[FrameDone, ...] = self._run(self.session.render(request, **(LIMITS | options)))
         return done
+
+
+def render_request(
+    script: str, frames: tuple[int, ...], scene: Path, output: Path, log: Path, **orders: Any
+) -> protocol.Render:
+    return protocol.Render(
+        script=script, frames=frames, scene_path=str(scene), output_dir=str(output), log_path=str(log), **orders
+    )
 
 
 def pixels(path: str | Path) -> Any:

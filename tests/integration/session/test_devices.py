@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from actors.blender_session import FrameDone, SessionFailed
+from actors.blender_session import SessionFailed
 from actors.blenders import Blender
+from blender_runtime.protocol import FrameDone
 from renderfarm.domain.failures import FailureKind
 from renderfarm.domain.render_settings import Device, Engine
 from tests.integration.session.bench import PLAIN, Bench, Run, same

@@ -12,16 +12,21 @@ from typing import Any
 
 import pytest
 
-from actors.blender_session import Progress, SessionCancelled, SessionFailed
+from actors.blender_session import SessionCancelled, SessionFailed
+from blender_runtime import protocol
+from blender_runtime.protocol import Progress
 from renderfarm.domain.failures import FailureKind
 from renderfarm.services.unit_script import generate_script
 from tests.integration.session.bench import (
     BAD_SCRIPT,
+    LIMITS,
     PLAIN,
     Bench,
     Run,
     is_gone,
+    render_request,
 )
+from tests.unit.actors.fake_blender import until
 
 # --- failures that Blender survives --------------------------------------------------------------------------
 
@@ -181,22 +186,98 @@ def test_kill_ends_a_render_at_once(run: Run[Any], bench: Bench, tmp_path: Path)
             began = time.monotonic()
             asyncio.get_running_loop().call_later(0.1, bench.session.kill)
 
+        script = BAD_SCRIPT.format(body="time.sleep(60)")
+        request = render_request(script, (1,), tmp_path / "none.blend", tmp_path, tmp_path / "log")
         with pytest.raises(SessionCancelled):
-            await bench.session.render(
-                script=BAD_SCRIPT.format(body="time.sleep(60)"),
-                scene_path=tmp_path / "none.blend",
-                output_dir=tmp_path,
-                frames=(1,),
-                log_path=tmp_path / "log",
-                open_timeout_s=60,
-                frame_timeout_s=60,
-                no_progress_timeout_s=60,
-                on_progress=on_progress,
-            )
+            await bench.session.render(request, on_progress=on_progress, **LIMITS)
         return time.monotonic() - began
 
     assert run(cancel_when_it_renders()) < 1
     assert is_gone(bench.session.pid, within_s=1)
+
+
+class Ahead:
+    """A frame that ends when it is told to, and others that are sent ahead meanwhile."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self.session, self.folder = bench.session, folder
+        self._gate = folder / "gate"
+
+    def request(self, name: str, body: str = "") -> protocol.Render:
+        """Return a request that leaves a file of its name, and does something before."""
+        script = BAD_SCRIPT.format(body=f"{body or 'pass'}; open({str(self.folder / name)!r}, 'x').close(); return []")
+        return render_request(script, (1,), self.folder / "none.blend", self.folder, self.folder / f"{name}.log")
+
+    async def begin(self) -> asyncio.Task[Any]:
+        """Begin the frame, and wait until it renders."""
+        wait = f"[time.sleep(0.01) for _ in iter(lambda: os.path.exists({str(self._gate)!r}), True)]"
+        rendering = asyncio.create_task(self.session.render(self.request("first", wait), **LIMITS))
+        await until(lambda: self.session.takes_ahead, seconds=30)
+        return rendering
+
+    def end(self) -> None:
+        self._gate.touch()
+
+    def done(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir() if not path.suffix} - {"gate"}
+
+
+def test_what_was_sent_ahead_is_done_without_being_asked_for(run: Run[Any], bench: Bench, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        ahead = Ahead(bench, tmp_path)
+        rendering, second = await ahead.begin(), ahead.request("second")
+        ahead.session.send_ahead(second)
+        assert not ahead.session.takes_ahead
+        ahead.end()
+        assert len(await rendering) == 1
+        await until(lambda: "second" in ahead.done(), seconds=30)
+        assert len(await ahead.session.render(second, **LIMITS)) == 1
+        assert len(await ahead.session.render(ahead.request("third"), **LIMITS)) == 1
+        assert ahead.done() == {"first", "second", "third"}
+
+    run(scenario())
+    assert bench.session.alive
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_was_withdrawn_is_not_done_or_heard_of_no_more(
+    run: Run[Any], bench: Bench, tmp_path: Path, begun: bool
+) -> None:
+    async def scenario() -> None:
+        ahead = Ahead(bench, tmp_path)
+        rendering, second = await ahead.begin(), ahead.request("second")
+        ahead.session.send_ahead(second)
+        if begun:
+            ahead.end()
+            await until(lambda: "second" in ahead.done(), seconds=30)
+        ahead.session.withdraw(second)
+        third = ahead.request("third")
+        if not begun:
+            ahead.session.send_ahead(third)
+            ahead.end()
+        assert len(await rendering) == 1
+        [done] = await ahead.session.render(third, **LIMITS)
+        assert done.frame == 1
+        assert ahead.done() == {"first", "third"} | ({"second"} if begun else set())
+
+    run(scenario())
+    assert bench.session.alive
+
+
+def test_a_session_that_is_closed_does_not_wait_for_what_was_sent_ahead(
+    run: Run[Any], bench: Bench, tmp_path: Path
+) -> None:
+    async def scenario() -> float:
+        ahead = Ahead(bench, tmp_path)
+        rendering = await ahead.begin()
+        ahead.session.send_ahead(ahead.request("second", "time.sleep(60)"))
+        ahead.end()
+        await rendering
+        began = time.monotonic()
+        await ahead.session.close()
+        return time.monotonic() - began
+
+    assert run(scenario()) < 1
 
 
 def test_cancelling_the_waiting_task_ends_the_render(run: Run[Any], bench: Bench, scenes: Path, tmp_path: Path) -> None:

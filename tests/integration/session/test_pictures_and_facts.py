@@ -11,20 +11,22 @@ from typing import Any
 
 import pytest
 
-from actors.blender_session import FrameDone, Progress
 from actors.blenders import Blender
+from blender_runtime.protocol import FrameDone, Progress
 from renderfarm.domain.facts import ViewSettings
 from renderfarm.domain.movies import frame_rate
 from renderfarm.domain.render_settings import Device, Engine, ImageFormat
 from renderfarm.services.unit_script import generate_script
 from tests.integration.session.bench import (
     HOSTILE,
+    LIMITS,
     PLAIN,
     Bench,
     Run,
     names,
     opened,
     pixels,
+    render_request,
     same,
 )
 
@@ -154,16 +156,10 @@ def test_progress_and_frames_are_told_as_they_come(run: Run[Any], bench: Bench, 
     spec = replace(PLAIN, frames=(1, 2), samples=400, percent=400)
     run(
         bench.session.render(
-            script=generate_script(spec),
-            scene_path=scenes / "plain.blend",
-            output_dir=tmp_path,
-            frames=spec.frames,
-            log_path=tmp_path / "log",
-            open_timeout_s=60,
-            frame_timeout_s=60,
-            no_progress_timeout_s=60,
+            render_request(generate_script(spec), spec.frames, scenes / "plain.blend", tmp_path, tmp_path / "log"),
             on_progress=heard.append,
             on_frame=on_frame,
+            **LIMITS,
         )
     )
     assert [reply.frame for reply in heard] == sorted(reply.frame for reply in heard)

@@ -11,7 +11,9 @@ import numpy as np
 import OpenImageIO
 import pytest
 
-from actors.blender_session import FrameDone, SessionFailed
+from actors.blender_session import SessionFailed
+from blender_runtime import protocol
+from blender_runtime.protocol import FrameDone
 from renderfarm.domain.failures import FailureKind
 from renderfarm.domain.parts import (
     Part,
@@ -30,7 +32,7 @@ from renderfarm.media.merging import PartFile, merge_parts
 from renderfarm.services.unit_script import generate_script
 from tests.integration.pictures import read_pixels
 from tests.integration.scenes import make_scenes
-from tests.integration.session.bench import PLAIN, Bench, Run, opened
+from tests.integration.session.bench import LIMITS, PLAIN, Bench, Run, opened
 from tests.integration.session.splitting_scenes import DENOISED_RANGES, RANGED, REFUSED, TILED, edits
 
 #: Ranges of samples are summed in another order.
@@ -72,15 +74,15 @@ class Splitter:
     def merge(self, merged: Path, frame: int = 1, folder: str = "merged", spec: UnitSpec = PLAIN) -> FrameDone:
         done: FrameDone = self._run(
             self._bench.session.merge(
-                script=generate_script(spec),
-                scene_path=self._scene,
-                merged_path=merged,
-                output_dir=self.folder / folder,
-                frame=frame,
-                log_path=self.log,
-                open_timeout_s=60,
-                frame_timeout_s=60,
-                no_progress_timeout_s=60,
+                protocol.Merge(
+                    script=generate_script(spec),
+                    scene_path=str(self._scene),
+                    merged_path=str(merged),
+                    output_dir=str(self.folder / folder),
+                    frame=frame,
+                    log_path=str(self.log),
+                ),
+                **LIMITS,
             )
         )
         return done

@@ -127,18 +127,40 @@ def test_the_child_ends_at_the_end_of_its_pipe_and_answers_before(blender: Blend
     assert child.wait(timeout=10) == 0
 
 
+def test_requests_are_done_in_their_order_but_for_those_withdrawn(blender: Blender, tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    fd = theirs.fileno()
+    command = [*blender.argv_prefix, "--requests-fd", str(fd), "--replies-fd", str(fd)]
+    with theirs, (tmp_path / "log").open("wb") as log:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(fd,))
+    with ours, ours.makefile("rwb") as channel:
+        assert isinstance(protocol.decode_reply(channel.readline())[1], protocol.Ready)
+        pings = [protocol.encode(number, protocol.Ping()) for number in (1, 2, 3)]
+        taken_back = [protocol.encode(number, protocol.Withdraw()) for number in (2, 77)]
+        channel.write(b"".join([*pings, *taken_back, protocol.encode(4, protocol.Quit())]))
+        channel.flush()
+        replies = [protocol.decode_reply(line) for line in channel]
+    assert replies == [(number, protocol.Result(value={})) for number in (1, 3, 4)]
+    assert child.wait(timeout=10) == 0
+
+
 PARENT = """
 import asyncio, json, sys
 from pathlib import Path
 from actors.blender_session import BlenderSession
 from actors.blenders import find_blenders
+from blender_runtime.protocol import Render
 
 async def main(folder, script):
     session = await BlenderSession.start(
         find_blenders([])[0], folder=folder / "s", log_path=folder / "log", start_timeout_s=60
     )
+    request = Render(
+        script=script, scene_path=str(folder / "none"), output_dir=str(folder), frames=(1,),
+        log_path=str(folder / "log"),
+    )
     await session.render(
-        script=script, scene_path=folder / "none", output_dir=folder, frames=(1,), log_path=folder / "log",
+        request,
         open_timeout_s=60, frame_timeout_s=60, no_progress_timeout_s=60,
         on_progress=lambda _: print(session.pid, flush=True),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any
 
 import psutil
 
-from actors.blender_session import FrameDone, Progress, SessionCancelled, SessionFailed
+from actors.blender_session import SessionCancelled, SessionFailed
 from actors.blenders import Blender
 from actors.messages import Outcome
 from actors.worker import Worker
+from blender_runtime.protocol import FrameDone, Progress, Render
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
@@ -91,6 +92,10 @@ class FakeSession:
         self.pid = psutil.Process().pid
         self.open_scene: Path | None = None
         self.peak_memory_bytes = 1
+        self.ahead: Render | None = None
+        self.told: list[str] = []
+        """Which requests it was told of, and how."""
+        self._is_rendering = False
         self.all.append(self)
 
     @classmethod
@@ -110,26 +115,26 @@ class FakeSession:
 
     async def render(
         self,
+        request: Render,
         *,
-        frames: Sequence[int],
-        output_dir: Path,
-        log_path: Path,
-        scene_path: Path,
         on_progress: Callable[[Progress], None],
         on_frame: Callable[[FrameDone], Awaitable[None]],
-        fresh: bool,
         **_options: object,
     ) -> None:
-        self.open_scene = scene_path
-        _write(log_path, "Blender said something")
+        assert self.ahead in (None, request)
+        self.told.append(f"{'sent ahead' if self.ahead else 'asked'}: {request.frames}")
+        self.ahead, self._is_rendering = None, True
+        self.open_scene, fresh = Path(request.scene_path), request.fresh
+        _write(Path(request.log_path), "Blender said something")
         try:
-            for frame in frames:
+            for frame in request.frames:
+                on_progress(Progress(frame=frame, fraction=0.0, note="Starting", memory_bytes=1))
                 await self.gates.frame.wait()
                 if frame in self.crashes_at:
                     raise SessionFailed(Failure(kind=FailureKind.CRASH, message="Blender has gone"))
                 if frame in self.fails_at:
                     raise SessionFailed(self.fails_at[frame])
-                picture = output_dir / (self.file_name or f"{frame:04d}.png")
+                picture = Path(request.output_dir) / (self.file_name or f"{frame:04d}.png")
                 picture.parent.mkdir(parents=True, exist_ok=True)
                 picture.write_bytes(self.fresh_picture if fresh else self.picture)
                 warm = bool(self.frames) and not fresh
@@ -145,6 +150,20 @@ class FakeSession:
             if not (isinstance(error, SessionFailed) and error.failure in self.fails_at.values()):
                 self.kill()
             raise
+        finally:
+            self._is_rendering = False
+
+    @property
+    def takes_ahead(self) -> bool:
+        return self._is_rendering and self.alive and self.ahead is None
+
+    def send_ahead(self, request: Render) -> None:
+        self.ahead = request
+
+    def withdraw(self, request: Render) -> None:
+        if self.ahead is request:
+            self.ahead = None
+            self.told.append(f"withdrawn: {request.frames}")
 
     def kill(self) -> None:
         self.alive = False

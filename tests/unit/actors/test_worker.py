@@ -415,6 +415,78 @@ def test_a_cancel_of_what_waits_leaves_alone_what_runs(bench: Bench) -> None:
     asyncio.run(scenario())
 
 
+def test_blender_has_the_next_unit_before_it_is_done_with_the_last(bench: Bench) -> None:
+    async def scenario() -> None:
+        task, first = bench.task("1-4")
+        leases = [first, *(lease for _ in range(3) for lease in bench.story.place())]
+        FakeSession.gates.frame.clear()
+        execution = asyncio.create_task(bench.worker.execute(leases))
+        await until(lambda: living() and living()[0].ahead)
+        FakeSession.gates.frame.set()
+        assert [outcome.failure for outcome in await execution] == [None] * 4
+        assert bench.story.task(task.id).state is TaskState.COMPLETED
+
+    asyncio.run(scenario())
+    [session] = FakeSession.all
+    assert session.told == ["asked: (1,)", "sent ahead: (3,)", "sent ahead: (4,)", "sent ahead: (2,)"]
+
+
+def test_what_was_sent_ahead_is_withdrawn_when_it_is_cancelled(bench: Bench) -> None:
+    async def scenario() -> None:
+        _, first = bench.task("1-3")
+        [second], [third] = bench.story.place(), bench.story.place()
+        FakeSession.gates.frame.clear()
+        running, waiting = executing(bench.worker, first), executing(bench.worker, second)
+        await until(lambda: living() and living()[0].ahead)
+        last = executing(bench.worker, third)
+        await bench.worker.cancel([second])
+        assert (await waiting).failure is None
+        await until(lambda: living()[0].told[-1].startswith("withdrawn"))
+        FakeSession.gates.frame.set()
+        assert [(await execution).failure for execution in (running, last)] == [None, None]
+
+    asyncio.run(scenario())
+    [session] = FakeSession.all
+    assert session.told[:2] == ["asked: (1,)", "withdrawn: (2,)"]
+    assert session.told[2] in ("asked: (3,)", "sent ahead: (3,)")
+
+
+def test_what_was_sent_ahead_of_a_crash_is_asked_of_the_next_blender(bench: Bench) -> None:
+    async def scenario() -> None:
+        _, first = bench.task("1-2")
+        [second] = bench.story.place()
+        FakeSession.crashes_at = {1}
+        FakeSession.gates.frame.clear()
+        executions = [executing(bench.worker, first), executing(bench.worker, second)]
+        await until(lambda: living() and living()[0].ahead)
+        FakeSession.gates.frame.set()
+        assert [(await execution).failure for execution in executions] == [FailureKind.CRASH, None]
+
+    asyncio.run(scenario())
+    assert [session.told for session in FakeSession.all] == [["asked: (1,)"], ["asked: (2,)"]]
+
+
+def test_a_unit_for_another_blender_is_not_sent_ahead(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Blender(version="5.2.0", argv_prefix=("blender5",))
+    monkeypatch.setattr(bench.worker, "_blenders", (*bench.worker._blenders, other))
+
+    async def scenario() -> None:
+        task, first = bench.task("1-2")
+        [second] = bench.story.place()
+        unit = bench.story.units(task.id)[1]
+        with bench.farm.database.write() as tx:
+            tx.units.update(unit, replace(unit, blender=other.version))
+        FakeSession.gates.frame.clear()
+        executions = [executing(bench.worker, first), executing(bench.worker, second)]
+        await until(lambda: living() and bench.worker._line)
+        assert living()[0].ahead is None
+        FakeSession.gates.frame.set()
+        assert [(await execution).failure for execution in executions] == [None, None]
+
+    asyncio.run(scenario())
+    assert [session.told for session in FakeSession.all] == [["asked: (1,)"], ["asked: (2,)"]]
+
+
 def test_the_next_unit_renders_while_the_last_ones_files_are_stored(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
