@@ -288,7 +288,7 @@ class Worker:
             RenderedFile(
                 name=path.relative_to(output_dir).as_posix(),
                 size_bytes=path.stat().st_size,
-                digest=farm.objects.put(path),
+                digest=farm.objects.put(path, spare=True),
             )
             for path in paths
         )

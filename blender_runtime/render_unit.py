@@ -219,7 +219,7 @@ def render_frame(scene: bpy.types.Scene, frame: int, output_dir: str) -> list[st
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         if not files:
             raise UnitError("storage", f"Blender wrote no file for frame {frame}")
-        _check_room(Path(folder))
+        _check_room(files[-1])
         for path in files:
             if path.stat().st_size == 0:
                 raise UnitError("storage", f"Blender wrote an empty file {path.name} for frame {frame}")
@@ -292,17 +292,20 @@ def _literal(path: str) -> str:
     return path.replace("{", "{{").replace("}", "}}") if bpy.app.version >= (4, 5, 0) else path
 
 
-def _check_room(folder: Path) -> None:
+def _check_room(path: Path) -> None:
     """Write a little more than Blender did, as on a full disk it leaves a truncated PNG or EXR and says nothing.
 
-    Measured with 4.5 and 5.2. What is left of a full disk is less than a block.
+    Measured with 4.5 and 5.2. What is left of a full disk is less than a block. It is written behind the end of a file
+    and cut off again, as new files take longer, the more were removed in the last seconds (ext4).
     """
-    probe = folder / "probe"
+    size_bytes = path.stat().st_size
     try:
-        probe.write_bytes(bytes(_PROBE_BYTES))
+        with path.open("ab") as file:
+            file.write(bytes(_PROBE_BYTES))
     except OSError as error:
-        raise UnitError("storage", f"the disk of {folder.parent} is full: {error.strerror}") from error
-    probe.unlink()
+        raise UnitError("storage", f"the disk of {path.parent} is full: {error.strerror}") from error
+    finally:
+        os.truncate(path, size_bytes)
 
 
 def _move(source: Path, target: Path) -> str:

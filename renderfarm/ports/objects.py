@@ -24,11 +24,15 @@ class Objects(Protocol):
     Every method raises FarmUnavailable while the store does not answer.
     """
 
-    def put(self, source: Path) -> str:
+    def put(self, source: Path, *, spare: bool = False) -> str:
         """Store a file's bytes, once however often they come; return their digest.
 
         Bytes that were there already count as put anew (``StoredBlob.stored_at``), so that no sweep takes them
         before whoever put them has written their digest down.
+
+        Args:
+            spare: nobody will write to the file any more, so a store on the same disk may keep it as it is instead of
+                writing its bytes once more. It may be removed afterwards as any other.
 
         Raises:
             StorageFull: there is no room; nothing is left behind.

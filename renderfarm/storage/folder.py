@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 from renderfarm.errors import NotFound
 from renderfarm.ports import StoredBlob
@@ -29,14 +29,36 @@ class FolderObjects:
         for folder in (self._blobs, self._published, self._partial):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def put(self, source: Path) -> str:
-        with disk_errors(source), source.open("rb") as reader, new_file(self._partial) as (partial, writer):
+    def put(self, source: Path, *, spare: bool = False) -> str:
+        with disk_errors(source), source.open("rb") as reader:
+            return (self._adopt(source, reader) if spare else None) or self._copy(source, reader)
+
+    def _adopt(self, source: Path, reader: BinaryIO) -> str | None:
+        """Keep a file itself, by a second name; None where that cannot be: its disk is another, or knows no such."""
+        if source.is_symlink() or os.fstat(reader.fileno()).st_dev != self._blobs.stat().st_dev:
+            return None
+        check_room(self._blobs, source.name, 0, self._reserve_bytes)
+        digest = hashlib.file_digest(reader, "sha256").hexdigest()
+        blob = self._blob(digest)
+        if not _refresh(blob):
+            _make_lasting(reader)
+            blob.parent.mkdir(exist_ok=True)
+            try:
+                os.link(source, blob)
+            except FileExistsError:  # another one, at the same time
+                return digest
+            except OSError:  # too many names, or none but the first
+                reader.seek(0)
+                return None
+            _sync_folder(blob.parent)
+        return digest
+
+    def _copy(self, source: Path, reader: BinaryIO) -> str:
+        with new_file(self._partial) as (partial, writer):
             check_room(self._partial, source.name, source.stat().st_size, self._reserve_bytes)
             digest = _copy_hashed(reader, writer)
             blob = self._blob(digest)
-            try:
-                os.utime(blob)
-            except FileNotFoundError:
+            if not _refresh(blob):
                 blob.parent.mkdir(exist_ok=True)
                 partial.replace(blob)
                 _sync_folder(blob.parent)
@@ -64,15 +86,18 @@ class FolderObjects:
         blob = self._blob(digest)
         if not blob.exists():
             raise NotFound(f"no object {digest}")
-        with disk_errors(target), tempfile.TemporaryDirectory(dir=self._partial) as folder:
+        partial = self._partial / f".partial-{uuid4().hex}"
+        with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(folder) / "file"
             try:
-                os.link(blob, partial)
-            except OSError:  # a file system without hard links, or a blob with too many
-                shutil.copyfile(blob, partial)
-            partial.replace(target)
-            # Renaming one hard link of a file onto another of the same file does nothing; the folder goes anyway.
+                try:
+                    os.link(blob, partial)
+                except OSError:  # a file system without hard links, or a blob with too many
+                    shutil.copyfile(blob, partial)
+                partial.replace(target)
+            finally:
+                # Renaming one hard link of a file onto another of the same file does nothing.
+                partial.unlink(missing_ok=True)
 
     def unpublish(self, name: str) -> None:
         target = self._published / name
@@ -107,15 +132,28 @@ class FolderObjects:
         return self._blobs / digest[:2] / digest
 
 
+def _refresh(blob: Path) -> bool:
+    """Let a blob count as put just now; tell whether it is there."""
+    try:
+        os.utime(blob)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _copy_hashed(reader: BinaryIO, writer: BinaryIO) -> str:
     sha256 = hashlib.sha256()
     for chunk in file_chunks(reader):
         sha256.update(chunk)
         writer.write(chunk)
     writer.flush()
-    os.fchmod(writer.fileno(), _READ_ONLY)
-    os.fsync(writer.fileno())
+    _make_lasting(writer)
     return sha256.hexdigest()
+
+
+def _make_lasting(file: BinaryIO) -> None:
+    os.fchmod(file.fileno(), _READ_ONLY)
+    os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -56,7 +56,7 @@ class S3Objects:
         self._lock = Lock()
         self._opened: tuple[Any, TransferManager] | None = None
 
-    def put(self, source: Path) -> str:
+    def put(self, source: Path, *, spare: bool = False) -> str:
         with disk_errors(source), HashedFile(source) as file, self._errors():
             key = self._blob_key(file.digest)
             known = self._head(key)

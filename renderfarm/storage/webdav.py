@@ -55,7 +55,7 @@ class WebDavObjects:
         self._reserve_bytes = reserve_bytes
         self._server = DavClient(location)
 
-    def put(self, source: Path) -> str:
+    def put(self, source: Path, *, spare: bool = False) -> str:
         with disk_errors(source), HashedFile(source) as file:
             blob = _blob(file.digest)
             known = self._head(blob)

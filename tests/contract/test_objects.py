@@ -69,9 +69,10 @@ def _blob(digest: str) -> str:
     return f"blobs/{digest[:2]}/{digest}"
 
 
-def test_what_is_put_is_there_under_its_digest(objects: Objects, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spare", [False, True])
+def test_what_is_put_is_there_under_its_digest(objects: Objects, tmp_path: Path, spare: bool) -> None:
     content = os.urandom(3_000_000)
-    digest = objects.put(_file(tmp_path, content))
+    digest = objects.put(_file(tmp_path, content), spare=spare)
     assert digest == hashlib.sha256(content).hexdigest()
     assert objects.has(digest)
     with objects.open(digest) as stream:
@@ -250,8 +251,9 @@ def folder(tmp_path: Path) -> FolderObjects:
     return FolderObjects(tmp_path / "objects")
 
 
+@pytest.mark.parametrize("spare", [False, True])
 def test_a_full_disk_leaves_nothing_behind(
-    folder: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: bool
 ) -> None:
     def no_room(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -259,7 +261,7 @@ def test_a_full_disk_leaves_nothing_behind(
     source = _file(tmp_path, b"picture")
     monkeypatch.setattr(os, "fsync", no_room)
     with pytest.raises(StorageFull, match="no room left"):
-        folder.put(source)
+        folder.put(source, spare=spare)
     assert not [path for path in (tmp_path / "objects").rglob("*") if path.is_file()]
 
 
@@ -273,12 +275,46 @@ def test_some_room_is_left_for_the_farms_records(tmp_path: Path) -> None:
     source = _file(tmp_path, b"picture")
     digest = FolderObjects(tmp_path / "objects").put(source)
     greedy = FolderObjects(tmp_path / "objects", reserve_bytes=1 << 62)
-    with pytest.raises(StorageFull, match="kept for the farm's own records"):
-        greedy.put(source)
+    for spare in (False, True):
+        with pytest.raises(StorageFull, match="kept for the farm's own records"):
+            greedy.put(source, spare=spare)
     with pytest.raises(StorageFull):
         greedy.fetch(digest, tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
     assert not list((tmp_path / "objects" / "partial").iterdir())
+
+
+def test_a_spare_file_is_kept_itself_and_may_be_removed(folder: FolderObjects, tmp_path: Path) -> None:
+    source = _file(tmp_path, b"picture")
+    inode = source.stat().st_ino
+    digest = folder.put(source, spare=True)
+    assert folder.put(source, spare=True) == digest  # once more, as when an answer was lost
+    source.unlink()
+    with folder.open(digest) as blob:
+        assert (os.fstat(blob.fileno()).st_ino, blob.read()) == (inode, b"picture")
+    folder.publish(digest, "task/0001.png")
+    assert (tmp_path / "objects" / "outputs" / "task/0001.png").stat().st_mode & 0o222 == 0
+
+
+@pytest.mark.parametrize("why", ["a link", "no hard links"])
+def test_a_spare_file_that_cannot_be_kept_is_copied(
+    folder: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    source = _file(tmp_path, b"picture")
+    if why == "a link":
+        link = tmp_path / "link"
+        link.symlink_to(source)
+        digest = folder.put(link, spare=True)
+    else:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+        digest = folder.put(source, spare=True)
+    source.write_bytes(b"something else")
+    with folder.open(digest) as blob:
+        assert blob.read() == b"picture"
 
 
 def test_a_folder_gives_no_links(folder: FolderObjects) -> None:

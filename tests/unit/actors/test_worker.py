@@ -86,9 +86,9 @@ def test_a_stop_while_the_scene_is_fetched_starts_no_blender(bench: Bench, monke
 def test_a_cancel_while_the_store_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     put, refused = bench.farm.objects.put, threading.Event()
 
-    def refuse(source: Path) -> str:
+    def refuse(source: Path, **how: bool) -> str:
         if source.suffix != ".png":
-            return put(source)
+            return put(source, **how)
         refused.set()
         raise FarmUnavailable("the object store does not answer")
 
@@ -197,10 +197,10 @@ def test_a_failure_that_cannot_be_written_down_ends_the_attempt_all_the_same(ben
 def test_a_store_that_hiccups_loses_no_frame(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     put, hiccups = bench.farm.objects.put, iter([1, 2])
 
-    def hiccuping_put(source: Path) -> str:
+    def hiccuping_put(source: Path, **how: bool) -> str:
         if source.suffix == ".png" and next(hiccups, None):
             raise FarmUnavailable("the object store does not answer")
-        return put(source)
+        return put(source, **how)
 
     task, lease = bench.task()
     monkeypatch.setattr(bench.farm.objects, "put", hiccuping_put)
@@ -492,12 +492,12 @@ def test_the_next_unit_renders_while_the_last_ones_files_are_stored(
 ) -> None:
     put, enough = bench.farm.objects.put, threading.Event()
 
-    def slow_put(source: Path) -> str:
+    def slow_put(source: Path, **how: bool) -> str:
         if source.name == "0001.png":
             assert enough.wait(5), "the second frame never came"
         if source.name == "0002.png":
             enough.set()
-        return put(source)
+        return put(source, **how)
 
     async def scenario() -> None:
         _, first = bench.task("1-2")
