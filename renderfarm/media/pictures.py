@@ -54,6 +54,11 @@ class Picture:
         """Bits of one channel: 8, 16 or 32."""
         return int(self.pixels.dtype.itemsize * 8)
 
+    @property
+    def one(self) -> float:
+        """What stands for 1 in the file."""
+        return 1.0 if self.pixels.dtype.kind == "f" else float(np.iinfo(self.pixels.dtype).max)
+
     def sample(self, count: int) -> Picture:
         """Return a picture of about so many of the pixels, taken evenly; of all, if there are no more."""
         step = max(1, round((self.width_px * self.height_px / count) ** 0.5))
@@ -62,7 +67,7 @@ class Picture:
     def floats(self) -> Floats:
         """Return all channels as 32-bit floats: integers from 0 to 1, floats as they are."""
         if self.pixels.dtype.kind == "u":
-            return self.pixels.astype(np.float32) / np.float32(np.iinfo(self.pixels.dtype).max)
+            return self.pixels.astype(np.float32) / np.float32(self.one)
         return self.pixels.astype(np.float32, copy=False)
 
     def colours(self, *, premultiplied: bool) -> Floats:

@@ -21,8 +21,8 @@ __all__ = ["IMPRESSION_PX", "Glance", "flaws_in_sequence", "impression"]
 
 #: Width and height of an impression, whatever the picture's shape: fine enough for motion, coarse enough for noise.
 IMPRESSION_PX = (32, 18)
-#: Some hundred for each of the impression's.
-_PIXELS_LOOKED_AT = 250_000
+#: Some dozens for each of the impression's.
+_PIXELS_LOOKED_AT = 40_000
 #: Of display red, green and blue (ITU-R BT.709).
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 

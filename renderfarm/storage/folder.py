@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from renderfarm.errors import NotFound
 from renderfarm.ports import StoredBlob
-from renderfarm.storage.disk import check_room, checked, disk_errors, file_chunks, new_file, write_whole
+from renderfarm.storage.disk import HashedFile, check_room, checked, disk_errors, file_chunks, new_file, write_whole
 
 _READ_ONLY = 0o444
 
@@ -30,31 +30,30 @@ class FolderObjects:
             folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, source: Path, *, spare: bool = False) -> str:
-        with disk_errors(source), source.open("rb") as reader:
-            return (self._adopt(source, reader) if spare else None) or self._copy(source, reader)
+        with disk_errors(source):
+            return (self._adopt(source) if spare else None) or self._copy(source)
 
-    def _adopt(self, source: Path, reader: BinaryIO) -> str | None:
+    def _adopt(self, source: Path) -> str | None:
         """Keep a file itself, by a second name; None where that cannot be: its disk is another, or knows no such."""
-        if source.is_symlink() or os.fstat(reader.fileno()).st_dev != self._blobs.stat().st_dev:
+        if source.is_symlink() or source.stat().st_dev != self._blobs.stat().st_dev:
             return None
         check_room(self._blobs, source.name, 0, self._reserve_bytes)
-        digest = hashlib.file_digest(reader, "sha256").hexdigest()
-        blob = self._blob(digest)
-        if not _refresh(blob):
-            _make_lasting(reader)
-            blob.parent.mkdir(exist_ok=True)
-            try:
-                os.link(source, blob)
-            except FileExistsError:  # another one, at the same time
-                return digest
-            except OSError:  # too many names, or none but the first
-                reader.seek(0)
-                return None
-            _sync_folder(blob.parent)
-        return digest
+        with HashedFile(source) as file:
+            blob = self._blob(file.digest)
+            if not _refresh(blob):
+                _make_lasting(file)
+                blob.parent.mkdir(exist_ok=True)
+                try:
+                    os.link(source, blob)
+                except FileExistsError:  # another one, at the same time
+                    return file.digest
+                except OSError:  # too many names, or none but the first
+                    return None
+                _sync_folder(blob.parent)
+            return file.digest
 
-    def _copy(self, source: Path, reader: BinaryIO) -> str:
-        with new_file(self._partial) as (partial, writer):
+    def _copy(self, source: Path) -> str:
+        with source.open("rb") as reader, new_file(self._partial) as (partial, writer):
             check_room(self._partial, source.name, source.stat().st_size, self._reserve_bytes)
             digest = _copy_hashed(reader, writer)
             blob = self._blob(digest)
@@ -151,7 +150,7 @@ def _copy_hashed(reader: BinaryIO, writer: BinaryIO) -> str:
     return sha256.hexdigest()
 
 
-def _make_lasting(file: BinaryIO) -> None:
+def _make_lasting(file: BinaryIO | HashedFile) -> None:
     os.fchmod(file.fileno(), _READ_ONLY)
     os.fsync(file.fileno())
 

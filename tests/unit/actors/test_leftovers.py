@@ -43,7 +43,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 class FullObjects(FolderObjects):
-    def put(self, source: Path) -> str:
+    def put(self, source: Path, *, spare: bool = False) -> str:
         raise StorageFull(f"no room left on the disk for {source.name}")
 
 
