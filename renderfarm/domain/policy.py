@@ -18,6 +18,8 @@ from heapq import heapify, heappop, heappush
 AHEAD_MAX_S = 10.0
 #: And no more than this share of a worker's part of all that is to do, so that all end together.
 _AHEAD_SHARE = 0.5
+#: It is given more when it has only so much of that left: units given together cost less than one by one.
+_REFILL_SHARE = 0.5
 #: However short they are: what a worker that dies had before it must be given to others, one by one.
 AHEAD_UNITS_MAX = 400
 
@@ -60,7 +62,11 @@ class Slot:
     @property
     def may_take(self) -> bool:
         """It is free, or is known to be so soon."""
-        return self.free or (self.backlog_s < AHEAD_MAX_S and self.units < AHEAD_UNITS_MAX)
+        return self.free or (self.units < AHEAD_UNITS_MAX and self.runs_low(AHEAD_MAX_S))
+
+    def runs_low(self, ahead_s: float) -> bool:
+        """Tell of a worker that is not free whether it has little left of the work that it may have."""
+        return self.backlog_s < (AHEAD_MAX_S if self.units == 1 else _REFILL_SHARE * ahead_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +131,7 @@ class _Room:
         self._sizes = {(slot.blenders, slot.gpus > 0, slot.memory_bytes) for slot in slots}
         self._heaps: dict[_Kind, list[_Rank]] = defaultdict(list)
         for slot in slots:
-            if slot.may_take:
+            if slot.may_take and (slot.free or slot.runs_low(ahead_s)):
                 self._heaps[_kind(slot)].append(self._rank(slot.worker_id))
         for heap in self._heaps.values():
             heapify(heap)

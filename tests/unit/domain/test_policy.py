@@ -200,6 +200,15 @@ def test_the_next_unit_waits_at_the_worker_unless_it_is_long() -> None:
     assert place([unit("u1", estimate_s=AHEAD_MAX_S)], [busy], ahead_s=AHEAD_MAX_S) == []
 
 
+@pytest.mark.parametrize(
+    ("backlog_s", "ahead_s", "given"), [(5.25, AHEAD_MAX_S, 0), (4.75, AHEAD_MAX_S, 21), (1.25, 2.0, 0), (0.75, 2.0, 5)]
+)
+def test_a_worker_is_given_more_once_half_of_its_chunk_is_done(backlog_s: float, ahead_s: float, given: int) -> None:
+    units = [unit(f"u{number}", estimate_s=0.25) for number in range(40)]
+    busy = worker("w1", free=False, units=3, backlog_s=backlog_s)
+    assert len(place(units, [busy], ahead_s=ahead_s)) == given
+
+
 def test_chunks_get_smaller_towards_the_end() -> None:
     units = [unit(f"u{number}", estimate_s=0.25) for number in range(400)]
     slots = [worker("w1"), worker("w2")]
