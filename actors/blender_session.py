@@ -58,6 +58,8 @@ class _Sent:
     request: protocol.Request
     log_start: int
     """How long the request's log was before."""
+    oom_kills: int
+    """How many the kernel had counted before."""
 
 
 class BlenderSession:
@@ -207,11 +209,20 @@ class BlenderSession:
         self._ahead = self._write(request)
 
     def withdraw(self, request: protocol.Render) -> None:
-        """Take back a request, if it was sent ahead; should Blender have begun with it, nobody hears of that."""
-        if self._ahead is not None and self._ahead.request is request:
-            self._withdrawn.add(self._ahead.request_id)
-            self._writer.write(protocol.encode(self._ahead.request_id, protocol.Withdraw()))
-            self._ahead = None
+        """Take back a request, if it was sent ahead. A Blender that must have begun with it is killed."""
+        if self._ahead is None or self._ahead.request is not request:
+            return
+        if self._is_rendering:
+            self._take_back(self._ahead)
+        else:
+            self._end()
+        self._ahead = None
+
+    def _take_back(self, sent: _Sent) -> None:
+        """Withdraw a request; should Blender have begun with it this very moment, nobody hears of that."""
+        self._withdrawn.add(sent.request_id)
+        if self.alive:
+            self._writer.write(protocol.encode(sent.request_id, protocol.Withdraw()))
 
     async def merge(
         self,
@@ -249,9 +260,11 @@ class BlenderSession:
         take: Callable[[protocol.Reply], Awaitable[None]],
     ) -> dict[str, Any]:
         """Send a request, pass its replies on and return its result. Any other way out but an error reply kills."""
-        self._peak_memory_bytes, self._oom_kills = 0, oom_kills()
+        if self._ahead is not None and self._ahead.request is not request:  # cancelled, and about to be withdrawn
+            self._take_back(self._ahead)
+            self._ahead = None
         sent, self._ahead = self._ahead or self._write(request), None
-        assert sent.request is request, "another request was sent ahead"
+        self._peak_memory_bytes, self._oom_kills = 0, sent.oom_kills
         self._log_path, self._log_start = Path(request.log_path), sent.log_start
         try:
             await self._drain()
@@ -271,7 +284,12 @@ class BlenderSession:
 
     def _write(self, request: _Work) -> _Sent:
         self._request_id += 1
-        sent = _Sent(request_id=self._request_id, request=request, log_start=log_size(Path(request.log_path)))
+        sent = _Sent(
+            request_id=self._request_id,
+            request=request,
+            log_start=log_size(Path(request.log_path)),
+            oom_kills=oom_kills(),
+        )
         self._writer.write(protocol.encode(sent.request_id, request))
         return sent
 
@@ -291,6 +309,7 @@ class BlenderSession:
             request_id, reply = protocol.decode_reply(line)
             if request_id not in self._withdrawn:
                 break
+            patience.begin_again()
         if request_id != wanted_id:
             raise protocol.ProtocolError(f"a reply to request {request_id} instead of {wanted_id}")
         if isinstance(reply, Progress):

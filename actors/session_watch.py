@@ -37,6 +37,10 @@ class Patience:
         self._doing, self._limit_s, self._silence_s = doing, limit_s, silence_s
         self._began = self._heard = time.monotonic()
 
+    def begin_again(self) -> None:
+        """Begin the present step anew: it was something else that took its time."""
+        self._began = self._heard = time.monotonic()
+
     def heard(self) -> None:
         """Note a reply."""
         self._heard = time.monotonic()

@@ -219,7 +219,7 @@ def render_frame(scene: bpy.types.Scene, frame: int, output_dir: str) -> list[st
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         if not files:
             raise UnitError("storage", f"Blender wrote no file for frame {frame}")
-        _check_room(files[-1])
+        _check_room(files[-1], target)
         for path in files:
             if path.stat().st_size == 0:
                 raise UnitError("storage", f"Blender wrote an empty file {path.name} for frame {frame}")
@@ -292,7 +292,7 @@ def _literal(path: str) -> str:
     return path.replace("{", "{{").replace("}", "}}") if bpy.app.version >= (4, 5, 0) else path
 
 
-def _check_room(path: Path) -> None:
+def _check_room(path: Path, folder: Path) -> None:
     """Write a little more than Blender did, as on a full disk it leaves a truncated PNG or EXR and says nothing.
 
     Measured with 4.5 and 5.2. What is left of a full disk is less than a block. It is written behind the end of a file
@@ -303,7 +303,7 @@ def _check_room(path: Path) -> None:
         with path.open("ab") as file:
             file.write(bytes(_PROBE_BYTES))
     except OSError as error:
-        raise UnitError("storage", f"the disk of {path.parent} is full: {error.strerror}") from error
+        raise UnitError("storage", f"the disk of {folder} is full: {error.strerror}") from error
     finally:
         os.truncate(path, size_bytes)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from blender_runtime.handler import Handler
-    from blender_runtime.protocol import Error, ProtocolError, Reply, Request, Result
+    from blender_runtime.protocol import Error, ProtocolError, Reply, Request
 
 _READ_BYTES = 2**16
 
@@ -122,27 +122,27 @@ def serve(requests_fd: int, replies: Replies, handler: Handler) -> None:
     replies.send(0, handler.ready())
     try:
         for request_id, request in Requests(requests_fd):
-            replies.send(request_id, _answer(handler, request_id, request))
+            _answer(replies, handler, request_id, request)
             if isinstance(request, protocol.Quit):
                 return
     except BrokenPipeError:
         return
 
 
-def _answer(handler: Handler, request_id: int, request: Request | ProtocolError) -> Result | Error:
+def _answer(replies: Replies, handler: Handler, request_id: int, request: Request | ProtocolError) -> None:
     from blender_runtime import protocol
 
     try:
         if isinstance(request, protocol.ProtocolError):
             raise request
-        return protocol.Result(value=handler.answer(request_id, request))
+        replies.send(request_id, protocol.Result(value=handler.answer(request_id, request)))
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 whatever a file or a script does, the session goes on
         handler.forget_file()
         reply = _as_reply(error)
         print(f"renderfarm: {reply.kind}: {reply.message}", file=sys.stderr)
-        return reply
+        replies.send(request_id, reply)
 
 
 def _as_reply(error: Exception) -> Error:

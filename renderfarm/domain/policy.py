@@ -20,6 +20,8 @@ AHEAD_MAX_S = 10.0
 _AHEAD_SHARE = 0.5
 #: It is given more when it has only so much of that left: units given together cost less than one by one.
 _REFILL_SHARE = 0.5
+#: Or so little, as the scheduler looks once a second.
+_REFILL_S = 2.0
 #: However short they are: what a worker that dies had before it must be given to others, one by one.
 AHEAD_UNITS_MAX = 400
 
@@ -66,7 +68,9 @@ class Slot:
 
     def runs_low(self, ahead_s: float) -> bool:
         """Tell of a worker that is not free whether it has little left of the work that it may have."""
-        return self.backlog_s < (AHEAD_MAX_S if self.units == 1 else _REFILL_SHARE * ahead_s)
+        if self.units == 1:
+            return self.backlog_s < AHEAD_MAX_S
+        return self.backlog_s < max(_REFILL_SHARE * ahead_s, min(ahead_s, _REFILL_S))
 
 
 @dataclass(frozen=True, kw_only=True)

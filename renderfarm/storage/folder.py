@@ -18,7 +18,7 @@ _READ_ONLY = 0o444
 
 
 class FolderObjects:
-    """Implements ``ports.Objects``. Everything appears by a rename within one file system: whole, or not at all."""
+    """Implements ``ports.Objects``. Everything appears by a name, its only one or one more: whole, or not at all."""
 
     def __init__(self, root: Path, reserve_bytes: int = 0) -> None:
         """Open or make the store; it leaves ``reserve_bytes`` of every disk that it writes to."""
@@ -49,6 +49,7 @@ class FolderObjects:
                     return file.digest
                 except OSError:  # too many names, or none but the first
                     return None
+                _refresh(blob)  # it was written some time ago
                 _sync_folder(blob.parent)
             return file.digest
 

@@ -218,6 +218,13 @@ class Ahead:
     def end(self) -> None:
         self._gate.touch()
 
+    def wait_for(self, name: str) -> None:
+        """Wait for a file, and let nothing else happen."""
+        end = time.monotonic() + 30
+        while name not in self.done():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
     def done(self) -> set[str]:
         return {path.name for path in self.folder.iterdir() if not path.suffix} - {"gate"}
 
@@ -249,7 +256,7 @@ def test_what_was_withdrawn_is_not_done_or_heard_of_no_more(
         ahead.session.send_ahead(second)
         if begun:
             ahead.end()
-            await until(lambda: "second" in ahead.done(), seconds=30)
+            ahead.wait_for("second")  # meanwhile nobody reads that the first is done
         ahead.session.withdraw(second)
         third = ahead.request("third")
         if not begun:
@@ -259,6 +266,36 @@ def test_what_was_withdrawn_is_not_done_or_heard_of_no_more(
         [done] = await ahead.session.render(third, **LIMITS)
         assert done.frame == 1
         assert ahead.done() == {"first", "third"} | ({"second"} if begun else set())
+
+    run(scenario())
+    assert bench.session.alive
+
+
+def test_what_is_withdrawn_after_its_beginning_ends_blender(run: Run[Any], bench: Bench, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        ahead = Ahead(bench, tmp_path)
+        rendering, second = await ahead.begin(), ahead.request("second", "time.sleep(60)")
+        ahead.session.send_ahead(second)
+        ahead.end()
+        await rendering
+        ahead.session.withdraw(second)
+
+    run(scenario())
+    assert not bench.session.alive
+    assert is_gone(bench.session.pid, within_s=1)
+
+
+def test_another_request_takes_the_place_of_one_that_is_about_to_be_withdrawn(
+    run: Run[Any], bench: Bench, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        ahead = Ahead(bench, tmp_path)
+        rendering, second = await ahead.begin(), ahead.request("second", "time.sleep(0.1)")
+        ahead.session.send_ahead(second)
+        ahead.end()
+        await rendering
+        assert len(await ahead.session.render(ahead.request("third"), **LIMITS)) == 1
+        ahead.session.withdraw(second)
 
     run(scenario())
     assert bench.session.alive

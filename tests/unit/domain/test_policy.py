@@ -201,7 +201,8 @@ def test_the_next_unit_waits_at_the_worker_unless_it_is_long() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backlog_s", "ahead_s", "given"), [(5.25, AHEAD_MAX_S, 0), (4.75, AHEAD_MAX_S, 21), (1.25, 2.0, 0), (0.75, 2.0, 5)]
+    ("backlog_s", "ahead_s", "given"),
+    [(5.25, AHEAD_MAX_S, 0), (4.75, AHEAD_MAX_S, 21), (2.5, 4.5, 0), (2.0, 4.5, 10), (1.25, 2.0, 3)],
 )
 def test_a_worker_is_given_more_once_half_of_its_chunk_is_done(backlog_s: float, ahead_s: float, given: int) -> None:
     units = [unit(f"u{number}", estimate_s=0.25) for number in range(40)]
