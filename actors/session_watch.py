@@ -35,7 +35,7 @@ class Patience:
     def allow(self, doing: str, limit_s: float, silence_s: float | None = None) -> None:
         """Begin another step."""
         self._doing, self._limit_s, self._silence_s = doing, limit_s, silence_s
-        self._began = self._heard = time.monotonic()
+        self.begin_again()
 
     def begin_again(self) -> None:
         """Begin the present step anew: it was something else that took its time."""

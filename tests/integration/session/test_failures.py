@@ -215,6 +215,14 @@ class Ahead:
         await until(lambda: self.session.takes_ahead, seconds=30)
         return rendering
 
+    async def begin_second(self, body: str) -> protocol.Render:
+        """Send one ahead, and end the first; return the second, with which Blender has begun."""
+        rendering, second = await self.begin(), self.request("second", body)
+        self.session.send_ahead(second)
+        self.end()
+        await rendering
+        return second
+
     def end(self) -> None:
         self._gate.touch()
 
@@ -274,10 +282,7 @@ def test_what_was_withdrawn_is_not_done_or_heard_of_no_more(
 def test_what_is_withdrawn_after_its_beginning_ends_blender(run: Run[Any], bench: Bench, tmp_path: Path) -> None:
     async def scenario() -> None:
         ahead = Ahead(bench, tmp_path)
-        rendering, second = await ahead.begin(), ahead.request("second", "time.sleep(60)")
-        ahead.session.send_ahead(second)
-        ahead.end()
-        await rendering
+        second = await ahead.begin_second("time.sleep(60)")
         ahead.session.withdraw(second)
 
     run(scenario())
@@ -290,10 +295,7 @@ def test_another_request_takes_the_place_of_one_that_is_about_to_be_withdrawn(
 ) -> None:
     async def scenario() -> None:
         ahead = Ahead(bench, tmp_path)
-        rendering, second = await ahead.begin(), ahead.request("second", "time.sleep(0.1)")
-        ahead.session.send_ahead(second)
-        ahead.end()
-        await rendering
+        second = await ahead.begin_second("time.sleep(0.1)")
         assert len(await ahead.session.render(ahead.request("third"), **LIMITS)) == 1
         ahead.session.withdraw(second)
 
@@ -306,10 +308,7 @@ def test_a_session_that_is_closed_does_not_wait_for_what_was_sent_ahead(
 ) -> None:
     async def scenario() -> float:
         ahead = Ahead(bench, tmp_path)
-        rendering = await ahead.begin()
-        ahead.session.send_ahead(ahead.request("second", "time.sleep(60)"))
-        ahead.end()
-        await rendering
+        await ahead.begin_second("time.sleep(60)")
         began = time.monotonic()
         await ahead.session.close()
         return time.monotonic() - began

@@ -6,7 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from io import BufferedRWPair
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +109,20 @@ def test_sessions_leave_nothing_behind(run: Run[Any], blender: Blender, tmp_path
     assert len(list((tmp_path / "session" / "tmp").iterdir())) <= 2
 
 
-def test_the_child_ends_at_the_end_of_its_pipe_and_answers_before(blender: Blender, tmp_path: Path) -> None:
+@contextmanager
+def talking(blender: Blender, log_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], BufferedRWPair]]:
+    """Start a session as the farm does, and give its process and the pipe."""
     ours, theirs = socket.socketpair()
     fd = theirs.fileno()
     command = [*blender.argv_prefix, "--requests-fd", str(fd), "--replies-fd", str(fd)]
-    with theirs, (tmp_path / "log").open("wb") as log:
+    with theirs, log_path.open("wb") as log:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(fd,))
     with ours, ours.makefile("rwb") as channel:
+        yield child, channel
+
+
+def test_the_child_ends_at_the_end_of_its_pipe_and_answers_before(blender: Blender, tmp_path: Path) -> None:
+    with talking(blender, tmp_path / "log") as (child, channel):
         assert protocol.decode_reply(channel.readline()) == (
             0,
             protocol.Ready(blender_version=blender.version, pid=child.pid),
@@ -128,12 +138,7 @@ def test_the_child_ends_at_the_end_of_its_pipe_and_answers_before(blender: Blend
 
 
 def test_requests_are_done_in_their_order_but_for_those_withdrawn(blender: Blender, tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair()
-    fd = theirs.fileno()
-    command = [*blender.argv_prefix, "--requests-fd", str(fd), "--replies-fd", str(fd)]
-    with theirs, (tmp_path / "log").open("wb") as log:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(fd,))
-    with ours, ours.makefile("rwb") as channel:
+    with talking(blender, tmp_path / "log") as (child, channel):
         assert isinstance(protocol.decode_reply(channel.readline())[1], protocol.Ready)
         pings = [protocol.encode(number, protocol.Ping()) for number in (1, 2, 3)]
         taken_back = [protocol.encode(number, protocol.Withdraw()) for number in (2, 77)]

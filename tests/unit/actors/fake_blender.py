@@ -212,6 +212,10 @@ class Bench:
         close_farm(self.farm)
 
 
+def living() -> list[FakeSession]:
+    return [session for session in FakeSession.all if session.alive]
+
+
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     for _ in range(int(seconds / 0.005)):
         if condition():
