@@ -29,6 +29,7 @@ class HashedFile(io.FileIO):
             sha256.update(chunk)
             self.size_bytes += len(chunk)
         self.digest = sha256.hexdigest()
+        self._sent_digest: str | None = None
         super().seek(0)
 
     def read(self, size: int | None = -1) -> bytes:
@@ -36,9 +37,19 @@ class HashedFile(io.FileIO):
         return super().read(left if size is None or size < 0 else min(size, left)) or b""
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes from the start. Raises FarmUnavailable if they are others than those that were hashed."""
+        """Yield the bytes from the start; ``check_sent`` tells whether they were those that were hashed."""
         self.seek(0)
-        yield from checked(iter(lambda: self.read(CHUNK_BYTES), b""), self.digest)
+        self._sent_digest = None
+        sha256 = hashlib.sha256()
+        while chunk := self.read(CHUNK_BYTES):
+            sha256.update(chunk)
+            yield chunk
+        self._sent_digest = sha256.hexdigest()
+
+    def check_sent(self) -> None:
+        """Raise FarmUnavailable unless the last ``chunks`` were taken to their end, and were those that were hashed."""
+        if self._sent_digest != self.digest:
+            raise _damaged(self.digest, self.size_bytes)
 
 
 def checked(chunks: Iterable[bytes], digest: str) -> Iterator[bytes]:

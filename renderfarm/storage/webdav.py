@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from defusedxml import ElementTree
 
 from renderfarm.errors import FarmUnavailable, NotFound, RenderfarmError
 from renderfarm.ports import StoredBlob
-from renderfarm.storage.dav_client import COPY_TIMEOUT, Body, DavClient, retries
+from renderfarm.storage.dav_client import COPY_TIMEOUT, DavClient, retries
 from renderfarm.storage.disk import CHUNK_BYTES, HashedFile, check_room, checked, disk_errors, write_whole
 from renderfarm.storage.location import WebDavLocation
 from renderfarm.storage.ranges import open_ranges
@@ -61,7 +62,7 @@ class WebDavObjects:
             known = self._head(blob)
             if known is None or known.size_bytes != file.size_bytes or known.age_s > REFRESH_AFTER_S:
                 with self._partial() as partial:
-                    self._upload(partial, file.chunks, file.size_bytes)
+                    self._upload(partial, file)
                     self._move(partial, blob, replace=known is not None)
             return file.digest
 
@@ -94,7 +95,7 @@ class WebDavObjects:
             if answer.status_code == _MISSING:
                 raise NotFound(f"no object {digest}")
             if answer.status_code in _NO_COPY:
-                self._upload(partial, lambda: self._download(digest), self._known(digest).size_bytes)
+                self._copy(digest, partial)
             self._move(partial, f"outputs/{name}", replace=True)
 
     def unpublish(self, name: str) -> None:
@@ -113,7 +114,7 @@ class WebDavObjects:
 
     def check(self) -> None:
         with self._partial() as partial:
-            self._upload(partial, lambda: iter(()), 0)
+            self._server.write("PUT", partial, partial, headers={"Content-Length": "0"}, body=lambda: iter(()))
             self._server.send("DELETE", partial)
 
     def close(self) -> None:
@@ -174,8 +175,21 @@ class WebDavObjects:
         except RenderfarmError as error:  # what went wrong before matters more
             log.warning("%s stays in the object store: %s", partial, error)
 
-    def _upload(self, path: str, chunks: Body, size_bytes: int) -> None:
-        self._server.write("PUT", path, path, headers={"Content-Length": str(size_bytes)}, body=chunks)
+    def _upload(self, path: str, file: HashedFile) -> None:
+        """Send a file, and look only then whether its bytes were the right ones.
+
+        A server may still make the file of a request that breaks off, after it was told to delete it.
+        """
+        self._server.write("PUT", path, path, headers={"Content-Length": str(file.size_bytes)}, body=file.chunks)
+        file.check_sent()
+
+    def _copy(self, digest: str, target: str) -> None:
+        """Send a blob once more, by way of this machine's disk: what is damaged is found before anything is sent."""
+        with tempfile.TemporaryDirectory() as folder:
+            blob = Path(folder) / digest
+            self.fetch(digest, blob)
+            with HashedFile(blob) as file:
+                self._upload(target, file)
 
     def _move(self, partial: str, target: str, *, replace: bool) -> None:
         headers = {"Destination": self._server.url(target), "Overwrite": "T" if replace else "F"}
