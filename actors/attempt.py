@@ -282,9 +282,10 @@ class AttemptRun:
         worker = self._worker
         paths = [Path(path) for path in done.files]
         if self._frames_left == 1:  # the only one that is left: its log goes with it
-            files, digest = await worker.insist(self._store_all, paths)
             is_more_to_come = worker.has_waiting(self.lease.task_id)
-            await worker.company.wait(done.render_seconds, is_more_to_come=is_more_to_come)
+            is_short = await worker.company.wait(done.render_seconds, is_more_to_come=is_more_to_come)
+            insist = worker.insist_together if is_short else worker.insist
+            files, digest = await insist(self._store_all, paths)
             self._frames_left, report = 0, self._report(digest)
         else:
             files = await worker.insist(self._store, paths)

@@ -16,22 +16,24 @@ class Company:
     def __init__(self) -> None:
         self._start: asyncio.Event | None = None
 
-    async def wait(self, took_s: float, *, is_more_to_come: bool) -> None:
-        """Wait for others, if any are to be expected; else go on, with all who wait.
+    async def wait(self, took_s: float, *, is_more_to_come: bool) -> bool:
+        """Wait for others, if any are to be expected; else go on, with all who wait. Tell whether it is a short one.
 
         Args:
             took_s: how long the frame took, and the next one probably will.
             is_more_to_come: the worker has something to do when this is done.
         """
-        if took_s > _SHORT_S or not is_more_to_come:
+        is_short = took_s <= _SHORT_S
+        if not is_short or not is_more_to_come:
             if self._start is not None:
                 self._start.set()
                 self._start = None
-            return
+            return is_short
         if self._start is None:
             self._start = asyncio.Event()
             asyncio.get_running_loop().call_later(WAIT_MAX_S, self._go, self._start)
         await self._start.wait()
+        return is_short
 
     def _go(self, start: asyncio.Event) -> None:
         start.set()

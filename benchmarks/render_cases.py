@@ -118,7 +118,7 @@ def cases(*, cores: int, quick: bool) -> tuple[Case, ...]:
             frames=40 if quick else 100,
             size={"samples": 8},
             worker_per_core=True,
-            rounds=1 if quick else 3,
+            rounds=1 if quick else 5,
             always=(*_PAIR, Contender.PER_FRAME),
             once=tuple(other for other in _OTHERS if other is not Contender.PER_FRAME),
             few=4 if quick else 8,

@@ -181,6 +181,7 @@ _QUIET_RAY = {
     "RAY_raylet_check_gc_period_milliseconds": "1000",
     "RAY_kill_idle_workers_interval_ms": "2000",
     "RAY_object_manager_timer_freq_ms": "1000",
+    "RAY_memory_monitor_refresh_ms": "1000",  # sessions look after their memory themselves
 }
 
 

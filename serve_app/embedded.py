@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 import socket
@@ -41,6 +42,8 @@ _FOLDER_PREFIX = "renderfarm-ray-"
 #: A farm that has only just made its folder may not have locked it yet.
 _LOCKED_WITHIN_S = 60.0
 _OWNER_FILE = "owner.lock"
+#: For a farm whose port does not matter.
+_PORTS = range(20_000, 32_000)
 
 
 class StoppedAtStart(Exception):
@@ -238,10 +241,16 @@ def _wait_until_ready(scheduler: Any) -> None:
 
 
 def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody has.
+
+    Not one of those that systems give to whoever asks for any (32768 and up): Ray's own processes ask for dozens while
+    the farm starts, and took it now and then before the API did.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise FarmUnavailable(f"no port of {host} from {_PORTS[0]} to {_PORTS[-1]} is free; give one with --port")
 
 
 def _check_port(host: str, port: int) -> None:

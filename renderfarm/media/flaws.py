@@ -72,7 +72,9 @@ def _opaque(picture: Picture) -> Picture:
     """Return in one row what hides half or more of what is behind it."""
     pixels = picture.pixels.reshape(1, -1, len(picture.channels))
     if "A" in picture.channels:
-        pixels = pixels[:, pixels[0, :, -1] > 0.5 * picture.one]
+        is_opaque = pixels[0, :, -1] > 0.5 * picture.one
+        if not is_opaque.all():
+            pixels = pixels[:, is_opaque]
     return replace(picture, pixels=pixels)
 
 

@@ -7,11 +7,10 @@ frame to frame, a wrong frame changes them at once and back again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from renderfarm.domain.flaws import Flaw, FlawKind, Glance
 from renderfarm.media.display import srgb_encoded
@@ -52,23 +51,24 @@ def impression(picture: Picture) -> bytes:
         light = np.clip(np.nan_to_num(colours, nan=0.0, posinf=65504.0), 0, None)
         colours = srgb_encoded(light / (1 + light))
     luma = colours @ _LUMA
-    rows = _blocks(np.arange(picture.height_px), height)
-    columns = _blocks(np.arange(picture.width_px), width)
-    means = _block_means(_block_means(luma, rows).T, columns).T
+    rows, columns = _averages(height, picture.height_px), _averages(width, picture.width_px)
+    # Not by matrix products: their library has threads, which spin for a while when they are done (OpenBLAS).
+    means = np.einsum("nx,mx->nm", np.einsum("ny,yx->nx", rows, luma), columns)
     return bytes(np.round(means * 255).astype(np.uint8))
 
 
-def _blocks(pixels: NDArray[np.int_], count: int) -> list[tuple[int, int]]:
-    """Return first and end of ``count`` runs that cover all pixels; with fewer pixels than that they repeat."""
-    edges = np.arange(count + 1) * len(pixels) / count
-    return [(int(a), max(int(np.ceil(b)), int(a) + 1)) for a, b in pairwise(edges)]
+@lru_cache(maxsize=16)
+def _averages(count: int, pixels: int) -> Floats:
+    """Return what makes ``count`` averages of a row of pixels, shape (count, pixels).
 
-
-def _block_means(values: NDArray[Any], blocks: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    """Return the means of runs of rows, which may overlap, shape (runs, columns)."""
-    first, end = np.array(blocks).T
-    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
-    return np.asarray((sums[end] - sums[first]) / (end - first)[:, None])
+    They are those of runs that cover all pixels and may overlap; with fewer pixels than that they repeat.
+    """
+    edges = np.arange(count + 1) * pixels / count
+    weights = np.zeros((count, pixels), np.float32)
+    for row, (a, b) in zip(weights, pairwise(edges), strict=True):
+        first, end = int(a), max(int(np.ceil(b)), int(a) + 1)
+        row[first:end] = 1 / (end - first)
+    return weights
 
 
 def flaws_in_sequence(frames: Sequence[int], glances: Mapping[int, Glance]) -> dict[int, tuple[Flaw, ...]]:

@@ -10,7 +10,7 @@ import actors.company
 from actors.company import Company
 
 
-def waiting(company: Company, count: int) -> list[asyncio.Task[None]]:
+def waiting(company: Company, count: int) -> list[asyncio.Task[bool]]:
     return [asyncio.create_task(company.wait(0.1, is_more_to_come=True)) for _ in range(count)]
 
 
@@ -20,7 +20,7 @@ def test_short_frames_go_on_together_with_the_last_one() -> None:
         frames = waiting(company, 3)
         await asyncio.sleep(0)
         assert not any(frame.done() for frame in frames)
-        await company.wait(0.1, is_more_to_come=False)
+        assert await company.wait(0.1, is_more_to_come=False)
         await asyncio.wait_for(asyncio.gather(*frames), 1)
 
     asyncio.run(scenario())
@@ -41,8 +41,8 @@ def test_a_long_frame_does_not_wait_and_takes_all_others_along() -> None:
         company = Company()
         frames = waiting(company, 2)
         await asyncio.sleep(0)
-        await company.wait(3.0, is_more_to_come=True)
-        await asyncio.wait_for(asyncio.gather(*frames), 1)
+        assert not await company.wait(3.0, is_more_to_come=True)
+        assert await asyncio.wait_for(asyncio.gather(*frames), 1) == [True, True]
 
     asyncio.run(scenario())
 

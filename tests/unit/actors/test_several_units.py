@@ -12,7 +12,7 @@ import pytest
 from actors.blenders import Blender
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.states import TaskState, UnitState
-from renderfarm.errors import Conflict
+from renderfarm.errors import Conflict, FarmUnavailable, StorageFull
 from tests.unit.actors.fake_blender import Bench, FakeSession, execute, executing, living, until
 
 
@@ -208,5 +208,79 @@ def test_the_next_unit_renders_while_the_last_ones_files_are_stored(
         monkeypatch.setattr(bench.farm.objects, "put", slow_put)
         outcomes = await bench.worker.execute([first, second])
         assert [outcome.failure for outcome in outcomes] == [None, None]
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def short_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.company._SHORT_S", 2.0)
+
+
+@pytest.mark.usefixtures("short_frames")
+def test_short_frames_are_stored_together_once_all_are_rendered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, puts = bench.farm.objects.put, list[tuple[str, int, int]]()
+
+    def told_put(source: Path, **how: bool) -> str:
+        puts.append((source.name, threading.get_ident(), len(FakeSession.all[0].frames)))
+        return put(source, **how)
+
+    async def scenario() -> None:
+        task, first = bench.task("1-3")
+        leases = [first, *bench.story.place(), *bench.story.place()]
+        monkeypatch.setattr(bench.farm.objects, "put", told_put)
+        outcomes = await bench.worker.execute(leases)
+        assert [outcome.failure for outcome in outcomes] == [None] * 3
+        assert bench.story.task(task.id).state is TaskState.COMPLETED
+
+    asyncio.run(scenario())
+    assert {name for name, _, _ in puts} >= {"0001.png", "0002.png", "0003.png"}
+    assert len({thread for _, thread, _ in puts}) == 1
+    assert {rendered for _, _, rendered in puts} == {3}
+
+
+@pytest.mark.usefixtures("short_frames")
+def test_of_short_frames_that_are_stored_together_each_has_its_own_luck(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, tries = bench.farm.objects.put, list[str]()
+
+    def unlucky_put(source: Path, **how: bool) -> str:
+        tries.append(source.name)
+        if source.name == "0001.png" and tries.count("0001.png") == 1:
+            raise FarmUnavailable("the object store is away")  # for a moment
+        if source.name == "0002.png":
+            raise StorageFull("no room left")
+        return put(source, **how)
+
+    async def scenario() -> None:
+        task, first = bench.task("1-3")
+        leases = [first, *bench.story.place(), *bench.story.place()]
+        monkeypatch.setattr(bench.farm.objects, "put", unlucky_put)
+        outcomes = await bench.worker.execute(leases)
+        assert [outcome.failure for outcome in outcomes] == [None, FailureKind.STORAGE, None]
+        assert bench.story.task(task.id).frames_done == 2
+
+    asyncio.run(scenario())
+    assert tries.count("0001.png") == 2
+
+
+@pytest.mark.usefixtures("short_frames")
+def test_many_short_frames_are_stored_by_several_threads(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.worker._STEPS_PER_THREAD", 2)
+    put, both, threads = bench.farm.objects.put, threading.Barrier(2, timeout=10), set[int]()
+
+    def slow_put(source: Path, **how: bool) -> str:
+        if threading.get_ident() not in threads:
+            threads.add(threading.get_ident())
+            both.wait()  # neither goes on without the other
+        return put(source, **how)
+
+    async def scenario() -> None:
+        _, first = bench.task("1-4")
+        leases = [first, *(lease for _ in range(3) for lease in bench.story.place())]
+        monkeypatch.setattr(bench.farm.objects, "put", slow_put)
+        outcomes = await bench.worker.execute(leases)
+        assert [outcome.failure for outcome in outcomes] == [None] * 4
 
     asyncio.run(scenario())
