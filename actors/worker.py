@@ -267,15 +267,12 @@ class Worker:
         return [None] * len(batch)
 
     async def _prepare(self, wanted: Sequence[tuple[Asset, Path]]) -> list[Path | Exception]:
-        return await asyncio.to_thread(lambda: [self._prepare_one(asset, folder) for asset, folder in wanted])
+        return await asyncio.to_thread(_taken, [partial(self._prepare_one, asset, folder) for asset, folder in wanted])
 
-    def _prepare_one(self, asset: Asset, folder: Path) -> Path | Exception:
-        """Make an attempt's folder and have its scene here. What goes wrong with one is not the others' trouble."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return self.cache.fetch(asset, self.farm.clock())
-        except Exception as error:  # noqa: BLE001 - it is raised again in its attempt
-            return error
+    def _prepare_one(self, asset: Asset, folder: Path) -> Path:
+        """Make an attempt's folder and have its scene here."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return self.cache.fetch(asset, self.farm.clock())
 
     async def _clear(self, folders: Sequence[Path]) -> list[None]:
         def clear() -> None:
@@ -384,9 +381,9 @@ class Worker:
         return await asyncio.to_thread(function, self.farm, *arguments)
 
 
-def _taken(steps: Sequence[Callable[[], object]]) -> list[object]:
+def _taken(steps: Sequence[Callable[[], T]]) -> list[T | Exception]:
     """Take steps. What goes wrong with one is not the others' trouble: it is returned."""
-    results: list[object] = []
+    results: list[T | Exception] = []
     for step in steps:
         try:
             results.append(step())

@@ -11,6 +11,8 @@ import pytest
 
 from actors.blenders import Blender
 from renderfarm.domain.failures import Failure, FailureKind
+from renderfarm.domain.leases import Lease
+from renderfarm.domain.models import Task
 from renderfarm.domain.states import TaskState, UnitState
 from renderfarm.errors import Conflict, FarmUnavailable, StorageFull
 from tests.unit.actors.fake_blender import Bench, FakeSession, execute, executing, living, until
@@ -217,6 +219,11 @@ def short_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.company._SHORT_S", 2.0)
 
 
+def units(bench: Bench, count: int) -> tuple[Task, list[Lease]]:
+    task, first = bench.task(f"1-{count}")
+    return task, [first, *(lease for _ in range(count - 1) for lease in bench.story.place())]
+
+
 @pytest.mark.usefixtures("short_frames")
 def test_short_frames_are_stored_together_once_all_are_rendered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     put, puts = bench.farm.objects.put, list[tuple[str, int, int]]()
@@ -226,8 +233,7 @@ def test_short_frames_are_stored_together_once_all_are_rendered(bench: Bench, mo
         return put(source, **how)
 
     async def scenario() -> None:
-        task, first = bench.task("1-3")
-        leases = [first, *bench.story.place(), *bench.story.place()]
+        task, leases = units(bench, 3)
         monkeypatch.setattr(bench.farm.objects, "put", told_put)
         outcomes = await bench.worker.execute(leases)
         assert [outcome.failure for outcome in outcomes] == [None] * 3
@@ -254,8 +260,7 @@ def test_of_short_frames_that_are_stored_together_each_has_its_own_luck(
         return put(source, **how)
 
     async def scenario() -> None:
-        task, first = bench.task("1-3")
-        leases = [first, *bench.story.place(), *bench.story.place()]
+        task, leases = units(bench, 3)
         monkeypatch.setattr(bench.farm.objects, "put", unlucky_put)
         outcomes = await bench.worker.execute(leases)
         assert [outcome.failure for outcome in outcomes] == [None, FailureKind.STORAGE, None]
@@ -277,8 +282,7 @@ def test_many_short_frames_are_stored_by_several_threads(bench: Bench, monkeypat
         return put(source, **how)
 
     async def scenario() -> None:
-        _, first = bench.task("1-4")
-        leases = [first, *(lease for _ in range(3) for lease in bench.story.place())]
+        _, leases = units(bench, 4)
         monkeypatch.setattr(bench.farm.objects, "put", slow_put)
         outcomes = await bench.worker.execute(leases)
         assert [outcome.failure for outcome in outcomes] == [None] * 4
