@@ -8,6 +8,7 @@ cgroup-v2.rst, and proc(5).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,7 @@ from pathlib import Path
 import psutil
 
 _ROOT = Path("/")
+_OOM_KILLS = re.compile(r"^oom_kill (\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +54,20 @@ def threads_of(cpus: float, node_cpus: float, cores: float) -> int:
 
 def oom_kills(root: Path = _ROOT) -> int:
     """Return how many processes the kernel has killed for want of memory: of this control group, else at all."""
-    return _numbers(_oom_counter(root)).get("oom_kill", 0)
+    return _oom_kills(_oom_counter(root)) or 0
 
 
 @cache
 def _oom_counter(root: Path) -> Path:
     """Return the file that counts: of the group of this process, of one around it, or of the machine."""
     files = (group / name for group in _groups(root, "memory") for name in ("memory.events", "memory.oom_control"))
-    return next((file for file in files if "oom_kill" in _numbers(file)), root / "proc/vmstat")
+    return next((file for file in files if _oom_kills(file) is not None), root / "proc/vmstat")
+
+
+def _oom_kills(file: Path) -> int | None:
+    """Return what a file counts, None if it does not. The machine's has two hundred lines, and is read for each unit."""
+    found = _OOM_KILLS.search(_text(file))
+    return None if found is None else int(found[1])
 
 
 def _own_cores() -> int:
@@ -108,11 +116,6 @@ def _own_groups(root: Path) -> Iterator[tuple[str, str]]:
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             yield controller, path
-
-
-def _numbers(file: Path) -> dict[str, int]:
-    pairs = (line.split(" ", 1) for line in _text(file).splitlines() if " " in line)
-    return {name: int(value) for name, value in pairs if value.strip().isdecimal()}
 
 
 def _text(file: Path) -> str:

@@ -22,6 +22,7 @@ from actors.upkeep import Upkeep
 from renderfarm.domain.models import Worker
 from renderfarm.domain.needs import Needs
 from renderfarm.domain.paces import Paces
+from renderfarm.domain.policy import AHEAD_MAX_S
 from renderfarm.domain.splitting import is_worth_cutting
 from renderfarm.domain.states import WorkerState
 from renderfarm.errors import Deposed, FarmUnavailable, StorageFull
@@ -62,6 +63,8 @@ class Scheduler:
         self._needs = Needs()
         self._backoff_ends_at: float | None = None
         self._backoff_is_stale = True
+        self._ahead_s = AHEAD_MAX_S
+        """Work that each worker may have, as the last look at the ready units has found it."""
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
@@ -152,7 +155,11 @@ class Scheduler:
             self._backoff_is_stale = True
         if any(is_worth_cutting(self._paces.of_task(task_id)) for task_id in supervisor.tasks()):
             last_frames.cut_last_frames(farm, epoch, slots, self._paces)
-        supervisor.dispatch(placement.place_units(farm, epoch, slots, supervisor.nodes(), self._paces))
+        if self._backoff_is_stale:  # there may be more units, or others
+            self._ahead_s = AHEAD_MAX_S
+        look = placement.place_units(farm, epoch, slots, supervisor.nodes(), self._paces, self._ahead_s)
+        self._ahead_s = look.ahead_s
+        supervisor.dispatch(look.placed)
         if time.monotonic() - self._recorded_s >= farm.settings.tick_s / 2:
             self._record_workers(now)
             self._recorded_s = time.monotonic()

@@ -18,6 +18,8 @@ from heapq import heapify, heappop, heappush
 AHEAD_MAX_S = 10.0
 #: And no more than this share of a worker's part of all that is to do, so that all end together.
 _AHEAD_SHARE = 0.5
+#: But its whole part once that is so little: the scheduler looks once a second, and nobody is to wait for it.
+_AHEAD_MIN_S = 1.5
 #: It is given more when it has only so much of that left: units given together cost less than one by one.
 _REFILL_SHARE = 0.5
 #: Or so little, as the scheduler looks once a second.
@@ -61,10 +63,13 @@ class Slot:
     backlog_s: float = math.inf
     """How long they will take, of a worker that is not free; infinite: nobody knows."""
 
-    @property
-    def may_take(self) -> bool:
-        """It is free, or is known to be so soon."""
-        return self.free or (self.units < AHEAD_UNITS_MAX and self.runs_low(AHEAD_MAX_S))
+    def may_take(self, ahead_s: float = AHEAD_MAX_S) -> bool:
+        """Tell whether it is free, or is known to be so soon.
+
+        Args:
+            ahead_s: work that a worker may have, see ``chunk_s``.
+        """
+        return self.free or (self.units < AHEAD_UNITS_MAX and self.runs_low(ahead_s))
 
     def runs_low(self, ahead_s: float) -> bool:
         """Tell of a worker that is not free whether it has little left of the work that it may have."""
@@ -83,9 +88,11 @@ class Placement:
 
 
 def chunk_s(candidates: Iterable[Candidate], slots: Sequence[Slot]) -> float:
-    """Return how much work a worker may be given at once: less towards the end, so that all workers end together."""
-    work_s = sum(candidate.estimate_s or 0.0 for candidate in candidates)
-    return min(AHEAD_MAX_S, _AHEAD_SHARE * work_s / max(1, len(slots)))
+    """Return how much work a worker may have at once: less towards the end, so that all workers end together."""
+    waiting_s = sum(candidate.estimate_s or 0.0 for candidate in candidates)
+    given_s = sum(slot.backlog_s for slot in slots if not slot.free and slot.backlog_s < math.inf)
+    part_s = (waiting_s + given_s) / max(1, len(slots))
+    return min(AHEAD_MAX_S, max(_AHEAD_SHARE * part_s, min(part_s, _AHEAD_MIN_S)))
 
 
 def place(candidates: Iterable[Candidate], slots: Sequence[Slot], *, ahead_s: float = AHEAD_MAX_S) -> list[Placement]:
@@ -135,7 +142,7 @@ class _Room:
         self._sizes = {(slot.blenders, slot.gpus > 0, slot.memory_bytes) for slot in slots}
         self._heaps: dict[_Kind, list[_Rank]] = defaultdict(list)
         for slot in slots:
-            if slot.may_take and (slot.free or slot.runs_low(ahead_s)):
+            if slot.may_take(ahead_s):
                 self._heaps[_kind(slot)].append(self._rank(slot.worker_id))
         for heap in self._heaps.values():
             heapify(heap)

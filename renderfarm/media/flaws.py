@@ -131,6 +131,8 @@ def _pink(picture: Picture, display: Display | None) -> Flaw | None:
     green_max = 1.01 * (_PINK_GREEN_MAX if limits is None else float(limits.green.max()))
     red, green, blue = (picture.pixels[:, :, channel] for channel in range(3))
     is_near = green <= np.multiply(np.minimum(red, blue), green_max, dtype=np.float32)
+    if np.count_nonzero(is_near) < _PINK_SHARE_MIN * picture.width_px:
+        return None
     few = replace(picture, pixels=picture.pixels[is_near][None])
     share = float(_is_pink(few.colours(premultiplied=False)[0], limits).sum()) / picture.width_px
     if share < _PINK_SHARE_MIN:

@@ -31,7 +31,7 @@ def cut_last_frames(farm: Farm, epoch: int, slots: Sequence[Slot], paces: Paces)
     Raises:
         Deposed: another scheduler has taken over.
     """
-    if len(slots) < 2 or not any(slot.may_take for slot in slots):
+    if len(slots) < 2 or not any(slot.may_take() for slot in slots):
         return 0
     now = farm.clock()
     with farm.database.read() as tx:

@@ -11,7 +11,7 @@ from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
 from renderfarm.domain.models import Attempt, ReadyUnit, Unit, UnitKind, Worker
 from renderfarm.domain.paces import Paces
-from renderfarm.domain.policy import Candidate, Placement, Slot, chunk_s, place
+from renderfarm.domain.policy import AHEAD_MAX_S, Candidate, Placement, Slot, chunk_s, place
 from renderfarm.domain.states import AttemptState, TaskState, UnitState
 from renderfarm.errors import InvalidInput
 from renderfarm.ports import Farm, Transaction
@@ -22,7 +22,7 @@ from renderfarm.services.steps import Steps
 
 #: Ready units to look at, at first and at most, and besides for each worker that could take one: enough to find one
 #: whose scene is open, and to fill workers whose units are short.
-_CANDIDATES = 32
+_CANDIDATES = 128
 _CANDIDATES_MAX = 512
 _CANDIDATES_PER_WORKER = 4
 
@@ -39,6 +39,15 @@ class Placed:
     estimate_s: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a look at the ready units has come to."""
+
+    placed: tuple[Placed, ...] = ()
+    ahead_s: float
+    """Work that a worker may have by now: nothing more is to be had for one that does not run low of that."""
+
+
 def take_leadership(farm: Farm, holder: str) -> int:
     """Become the farm's scheduler; return the epoch that fences off the one before."""
     with farm.database.write() as tx:
@@ -48,46 +57,59 @@ def take_leadership(farm: Farm, holder: str) -> int:
 
 
 def place_units(
-    farm: Farm, epoch: int, slots: Sequence[Slot], nodes: Mapping[str, str], paces: Paces | None = None
-) -> list[Placed]:
+    farm: Farm,
+    epoch: int,
+    slots: Sequence[Slot],
+    nodes: Mapping[str, str],
+    paces: Paces | None = None,
+    ahead_s: float = AHEAD_MAX_S,
+) -> Look:
     """Decide which ready units start where, and make each decision durable before anybody acts on it.
 
     Args:
         slots: every worker in service.
         nodes: the node of each worker.
         paces: what is known of how long frames take.
+        ahead_s: what the last look has found, if there has come nothing new since.
 
     Raises:
         Deposed: another scheduler has taken over.
     """
-    if not any(slot.may_take for slot in slots):
-        return []
+    if not any(slot.may_take(ahead_s) for slot in slots):
+        return Look(ahead_s=ahead_s)
     now = farm.clock()
     with farm.database.write() as tx:
         tx.leader.hold(epoch, now)
-        chosen = _choose(tx, slots, paces or Paces(), now)
+        chosen, ahead_s = _choose(tx, slots, paces or Paces(), now)
         if not chosen:
-            return []
+            return Look(ahead_s=ahead_s)
         steps = Steps(tx, {unit.task_id for unit, _ in chosen})
-        placed = [_lease(steps, unit, placement, nodes, epoch, now) for unit, placement in chosen]
+        placed = tuple(_lease(steps, unit, placement, nodes, epoch, now) for unit, placement in chosen)
         steps.write(epoch=epoch, expires_at=now + farm.settings.lease_s)
-    return placed
+    return Look(placed=placed, ahead_s=ahead_s)
 
 
-def _choose(tx: Transaction, slots: Sequence[Slot], paces: Paces, now: float) -> list[tuple[ReadyUnit, Placement]]:
-    """Ask the policy. Few units are looked at, and more only while every one of them finds a worker."""
+def _choose(
+    tx: Transaction, slots: Sequence[Slot], paces: Paces, now: float
+) -> tuple[list[tuple[ReadyUnit, Placement]], float]:
+    """Ask the policy. Few units are looked at, and more only while every one of them finds a worker.
+
+    Returns:
+        Which unit goes where, and how many seconds of work a worker may have.
+    """
     # Ray does not know every kind of GPU. Where it knows of none, any worker may try, and its session finds out.
     gpus_known = any(slot.gpus for slot in slots)
     all_kinds = {_kind(slot, gpus_known) for slot in slots}
-    free = Counter(_kind(slot, gpus_known) for slot in slots if slot.may_take)
+    free = Counter(_kind(slot, gpus_known) for slot in slots if slot.may_take())
     kinds = {(*kind[:2], _limit_bytes(kind, all_kinds)): workers for kind, workers in free.items()}
     limit = _CANDIDATES
     while True:
         ready = _ready_units(tx, kinds, limit, now)
         candidates = [_candidate(unit, gpus_known, paces) for unit in ready.values()]
-        placements = place(candidates, slots, ahead_s=chunk_s(candidates, slots))
+        ahead_s = chunk_s(candidates, slots)
+        placements = place(candidates, slots, ahead_s=ahead_s)
         if len(placements) < len(ready) or len(ready) < limit or limit >= _CANDIDATES_MAX:
-            return [(ready[placement.unit_id], placement) for placement in placements]
+            return [(ready[placement.unit_id], placement) for placement in placements], ahead_s
         limit = min(_CANDIDATES_MAX, limit * 8)
 
 

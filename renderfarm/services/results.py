@@ -77,7 +77,8 @@ def begin(
         asset_ids = {unit.asset_id for unit in held.values()}
         assets = {asset_id: known.get(asset_id) or tx.assets.get(asset_id) for asset_id in asset_ids}
         tasks = tx.tasks.some({lease.task_id for lease in held if lease.task_id is not None})
-        done = {(output.unit_id, output.frame) for output in tx.outputs.of_units([unit.id for unit in held.values()])}
+        begun = [unit.id for unit in held.values() if unit.frames_done]
+        done = {(output.unit_id, output.frame) for output in (tx.outputs.of_units(begun) if begun else ())}
     return {
         lease: Assignment(
             lease=lease,

@@ -211,11 +211,11 @@ def test_a_worker_whose_units_are_short_may_be_given_more(world: World) -> None:
     world.in_service()
     world.supervisor.dispatch([placed(1, 0.1), placed(2, 0.2)])
     [slot] = world.supervisor.slots(world.ray.now)
-    assert (slot.free, slot.units, slot.may_take) == (False, 2, True)
+    assert (slot.free, slot.units, slot.may_take()) == (False, 2, True)
     assert slot.backlog_s == pytest.approx(0.3)
     world.supervisor.dispatch([placed(3, None)])
     [slot] = world.supervisor.slots(world.ray.now)
-    assert (slot.units, slot.may_take) == (3, False)
+    assert (slot.units, slot.may_take()) == (3, False)
 
 
 def test_many_units_go_in_several_calls_so_that_answers_come_before_the_last(world: World) -> None:
@@ -253,10 +253,10 @@ def test_of_a_worker_that_is_late_by_much_nobody_knows_when_it_will_be_done(worl
     world.supervisor.dispatch([placed(1, 0.5)])
     world.tick(after_s=2.0)
     [slot] = world.supervisor.slots(world.ray.now)
-    assert (slot.backlog_s, slot.may_take) == (0.0, True)
+    assert (slot.backlog_s, slot.may_take()) == (0.0, True)
     world.tick(after_s=2.0)
     [slot] = world.supervisor.slots(world.ray.now)
-    assert not slot.may_take
+    assert not slot.may_take()
 
 
 def test_a_worker_is_not_asked_all_the_time_what_it_does(world: World) -> None:
@@ -272,7 +272,7 @@ def test_a_worker_whose_leases_are_those_of_a_former_scheduler_is_given_nothing(
     world.in_service()
     world.pulse(Pulse(leases=(lease(1), lease(2)), open_scene=None))
     [slot] = world.supervisor.slots(world.ray.now)
-    assert (slot.units, slot.may_take) == (2, False)
+    assert (slot.units, slot.may_take()) == (2, False)
 
 
 @pytest.mark.parametrize(("kind", "counted"), [(FailureKind.CRASH, 1), (FailureKind.FLAWED, 0), (FailureKind.LOST, 0)])

@@ -124,7 +124,7 @@ class World:
         """Lease the next unit to the worker."""
         self._admit()
         slot = Slot(worker_id=WORKER, free=True, blenders=frozenset({"4.5.15"}), gpus=0, open_scene=None)
-        (placed,) = placement.place_units(self.farm, self._epoch, [slot], {WORKER: NODE})
+        (placed,) = placement.place_units(self.farm, self._epoch, [slot], {WORKER: NODE}).placed
         return placed.lease
 
     def commit(

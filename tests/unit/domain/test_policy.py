@@ -214,8 +214,20 @@ def test_chunks_get_smaller_towards_the_end() -> None:
     units = [unit(f"u{number}", estimate_s=0.25) for number in range(400)]
     slots = [worker("w1"), worker("w2")]
     assert chunk_s(units, slots) == AHEAD_MAX_S
-    assert chunk_s(units[:8], slots) == 0.5
-    assert chunk_s(units[:1], slots) == 0.0625
+    assert chunk_s(units[:40], slots) == 2.5
+
+
+def test_the_last_seconds_are_shared_out_at_once() -> None:
+    units = [unit(f"u{number}", estimate_s=0.25) for number in range(8)]
+    assert chunk_s(units, [worker("w1"), worker("w2")]) == 1.0
+    assert chunk_s(units * 2, [worker("w1"), worker("w2")]) == 1.5
+
+
+def test_what_workers_have_already_counts_as_well() -> None:
+    busy = worker("w1", free=False, units=4, backlog_s=0.5)
+    unknown = worker("w2", free=False, units=1)
+    units = [unit(f"u{number}", estimate_s=0.25) for number in range(4)]
+    assert chunk_s(units, [busy, unknown]) == 0.75
 
 
 def test_free_workers_get_one_each_before_anybody_gets_two() -> None:
@@ -309,7 +321,7 @@ def test_only_on_free_workers_that_can(candidates: list[Candidate], slots: list[
     workers = {slot.worker_id: slot for slot in slots}
     for placement in place(candidates, slots):
         slot = workers[placement.worker_id]
-        assert slot.may_take
+        assert slot.may_take()
         assert can_take(units[placement.unit_id], slot, slots)
 
 

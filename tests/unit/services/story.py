@@ -124,7 +124,7 @@ class Story:
         """Place what is ready."""
         slots = self.slots(worker_ids or ("w1",), busy)
         nodes = {slot.worker_id: "node" for slot in slots}
-        return [placed.lease for placed in placement.place_units(self.farm, self.epoch, slots, nodes)]
+        return [placed.lease for placed in placement.place_units(self.farm, self.epoch, slots, nodes).placed]
 
     @staticmethod
     def slots(worker_ids: Sequence[str], busy: Collection[str] = ()) -> list[Slot]:

@@ -42,7 +42,7 @@ def slots(story: Story, busy: tuple[str, ...] = (), **nodes_bytes: int) -> list[
 
 def place(story: Story, workers: list[Slot]) -> list[Lease]:
     nodes = {slot.worker_id: slot.worker_id for slot in workers}
-    return [placed.lease for placed in placement.place_units(story.farm, story.epoch, workers, nodes)]
+    return [placed.lease for placed in placement.place_units(story.farm, story.epoch, workers, nodes).placed]
 
 
 def commit(story: Story, lease: Lease, frame: int, peak_bytes: int, devices: tuple[str, ...] = ()) -> None:

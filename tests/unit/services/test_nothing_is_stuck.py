@@ -23,9 +23,9 @@ def _slot(worker_id: str, *, gpus: int = 0, blender: str = BLENDER) -> Slot:
 
 
 def _place(story: Story, *slots: Slot) -> list[str]:
-    placed = placement.place_units(story.farm, story.epoch, slots, {slot.worker_id: "node" for slot in slots})
+    look = placement.place_units(story.farm, story.epoch, slots, {slot.worker_id: "node" for slot in slots})
     with story.farm.database.read() as tx:
-        units = [tx.units.get(one.lease.unit_id) for one in placed]
+        units = [tx.units.get(one.lease.unit_id) for one in look.placed]
     return [unit.task_id or "" for unit in units if unit is not None]
 
 

@@ -129,7 +129,7 @@ def test_what_waits_goes_to_another_blender_with_the_rest(story: Story) -> None:
     placement.repin_units(story.farm, story.epoch)
     slot = Slot(worker_id="w2", free=True, blenders=frozenset({"4.5.16"}), gpus=0, open_scene=None)
     for _ in range(3):
-        [placed] = placement.place_units(story.farm, story.epoch, [slot], {"w2": "node"})
+        [placed] = placement.place_units(story.farm, story.epoch, [slot], {"w2": "node"}).placed
         story.commit(placed.lease)
     assert story.task(task.id).state is TaskState.COMPLETED
 
