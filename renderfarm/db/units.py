@@ -95,7 +95,9 @@ class SqlUnits:
         return restarted
 
     def with_frames(self, task_id: str, frames: Collection[int]) -> list[tuple[str, UnitState, tuple[int, ...]]]:
-        where = (units.c.task_id == task_id, units.c.kind.in_((UnitKind.RENDER, UnitKind.MERGE)))
+        where = [units.c.task_id == task_id, units.c.kind.in_((UnitKind.RENDER, UnitKind.MERGE))]
+        # Parts for which nothing waits any more belong to no frame.
+        where.append(or_(units.c.feeds.is_not(None), units.c.share.in_((0.0, 1.0))))
         query = select(units.c.id, units.c.state, units.c.frames).where(*where)
         rows = ((row.id, UnitState(row.state), parse_frames(row.frames)) for row in self._connection.execute(query))
         wanted = frozenset(frames)

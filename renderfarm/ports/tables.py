@@ -138,7 +138,7 @@ class Units(Protocol):
         """
 
     def with_frames(self, task_id: str, frames: Collection[int]) -> list[tuple[str, UnitState, tuple[int, ...]]]:
-        """Return id, state and frames of each unit of a task that makes one of these frames."""
+        """Return id, state and frames of each unit of a task that makes one of these frames, or a part of one."""
 
     def count(self, task_id: str, state: UnitState, unit_ids: Sequence[str] | None = None) -> int: ...
     def pinned_blenders(self) -> list[tuple[str, str]]:

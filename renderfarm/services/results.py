@@ -196,14 +196,17 @@ def _impressions(outputs: Sequence[Output], files: Sequence[RenderedFile]) -> di
 def _count(task: Task, unit: Unit, seconds: float) -> Task:
     """Return a task that has one frame, or a part of one, more."""
     parts = unit.share if unit.part is not None else -1.0 if unit.kind is UnitKind.MERGE else 0.0
-    parts_done = task.parts_done + parts
     return replace(
         task,
         frames_done=task.frames_done + (unit.part is None),
-        # A seventh seven times is not quite one.
-        parts_done=parts_done if parts_done > _PARTS_ERROR else 0.0,
+        parts_done=_without_error(task.parts_done + parts),
         render_seconds=task.render_seconds + seconds,
     )
+
+
+def _without_error(parts_done: float) -> float:
+    """Return shares of frames that were added up: a seventh seven times is not quite one."""
+    return parts_done if parts_done > _PARTS_ERROR else 0.0
 
 
 def _verify(farm: Farm, steps: Steps, task: Task, unit: Unit, frame: int, cause: Cause) -> Task:
@@ -310,7 +313,10 @@ def fail_unit(
     cause: Cause,
     report: AttemptReport = NO_REPORT,
 ) -> None:
-    """Apply the failure kind's rule to a running unit, and write it."""
+    """Apply the failure kind's rule to a running unit, and write it.
+
+    A merge that is not tried again is none any more: its frame is rendered whole, which is the same picture.
+    """
     memory_bytes = unit.memory_bytes
     if failure.kind is FailureKind.OUT_OF_MEMORY:
         present = [worker for worker in tx.workers.all() if worker.state is not WorkerState.GONE]
@@ -318,6 +324,7 @@ def fail_unit(
     failures = (*unit.failures, failure.kind)
     delay_s = retry_delay_s(failures, farm.random())
     blamed = RULES[failure.kind].blames_worker and unit.worker_id is not None and unit.worker_id not in unit.failed_on
+    becomes_whole = delay_s is None and unit.kind is UnitKind.MERGE
     new = replace(
         at_rest(unit),
         state=_gone(unit) if delay_s is None else UnitState.READY,
@@ -327,12 +334,17 @@ def fail_unit(
         failure=failure,
         memory_bytes=memory_bytes,
     )
-    outlook = "no retry" if delay_s is None else f"retry in {delay_s:.1f} s"
+    if becomes_whole:
+        # One failure stays on it, so that its frame is not cut again.
+        new = replace(new, kind=UnitKind.RENDER, state=UnitState.READY, share=1.0, failures=failures[-1:])
+    outlook = _outlook(delay_s, becomes_whole=becomes_whole)
     steps.step_unit(new, replace(cause, reason=f"{failure.kind}: {failure.message} ({outlook})"))
     steps.end_attempt(unit, AttemptState.FAILED, report, failure, cause.at)
     task = steps.task(unit.task_id)
     if task is not None:
-        if delay_s is None:
+        if becomes_whole:
+            steps.set_task(_without_parts(tx, task, unit), cause)
+        elif delay_s is None:
             reason = f"what it waits for has failed: {failure.message}"
             abandoned = steps.abandon(unit, replace(cause, reason=reason))
             left = replace(task, units_open=task.units_open - abandoned)
@@ -342,6 +354,25 @@ def fail_unit(
     steps.write()
     if task is None and delay_s is None:
         _reject_asset(tx, unit, failure, cause)
+
+
+def _outlook(delay_s: float | None, *, becomes_whole: bool) -> str:
+    if becomes_whole:
+        return "the frame is rendered whole"
+    return "no retry" if delay_s is None else f"retry in {delay_s:.1f} s"
+
+
+def _without_parts(tx: Transaction, task: Task, merge: Unit) -> Task:
+    """Let a merge wait for its parts no more, and drop what they have made; return the task as it is without it."""
+    part_ids = inputs_of(tx, task.id, merge.id)
+    tx.units.update_all([(part, replace(part, feeds=None)) for part in tx.units.lock_all(part_ids).values()])
+    undone = tx.outputs.remove(part_ids, merge.frames)
+    seconds = {output.unit_id: output.render_seconds for output in undone}
+    return replace(
+        task,
+        parts_done=_without_error(task.parts_done - 1.0),
+        render_seconds=max(0.0, task.render_seconds - sum(seconds.values())),
+    )
 
 
 def _gone(unit: Unit) -> UnitState:

@@ -9,7 +9,7 @@ from renderfarm.auth import Principal
 from renderfarm.domain.failures import Failure
 from renderfarm.domain.frames import format_frames, parse_frames
 from renderfarm.domain.leases import AttemptReport, Lease
-from renderfarm.domain.models import Output, OutputRole, Task
+from renderfarm.domain.models import Output, OutputRole, Task, UnitKind
 from renderfarm.domain.states import TASK_ENDED, UNIT_ENDED, AttemptState, TaskState, UnitState
 from renderfarm.errors import Conflict, InvalidFrames
 from renderfarm.ports import Farm, Transaction
@@ -76,7 +76,8 @@ def fail_flawed_merge(farm: Farm, lease: Lease, failure: Failure, report: Attemp
         unit = fenced(steps.unit(lease.unit_id), lease)
         fail_unit(farm, tx, steps, unit, failure, cause, report)
         task = tx.tasks.lock(lease.task_id or "")
-        if task is None or tx.units.some([unit.id])[unit.id].state is not UnitState.READY:
+        now = tx.units.some([unit.id])[unit.id]
+        if task is None or now.state is not UnitState.READY or now.kind is not UnitKind.MERGE:
             return
         parts = inputs_of(tx, task.id, unit.id)
         undone = tx.outputs.remove(parts, unit.frames)

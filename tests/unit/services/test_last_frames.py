@@ -141,6 +141,21 @@ def test_a_part_that_fails_for_good_fails_the_task_and_no_more(story: Story) -> 
     assert (ended.state, ended.frames_done, ended.units_failed) == (TaskState.FAILED, 2, 1)
 
 
+def test_a_frame_that_could_not_be_merged_is_not_cut_again(story: Story) -> None:
+    task, leases = in_parts(story, movie=MovieFormat.H264)
+    for lease in leases:
+        story.commit(lease)
+    for _ in range(6):
+        story.commit(story.place()[0])
+    [lease] = story.place()
+    assert lease.unit_id == the_merge(story, task).id
+    story.fail(lease, FailureKind.SCRIPT_ERROR)
+    assert cut(story, paces(task)) == 0
+    story.run_all()  # the whole frame, and the movie that waits for it
+    ended = story.task(task.id)
+    assert (ended.state, ended.frames_done, ended.units_open) == (TaskState.COMPLETED, 3, 0)
+
+
 @pytest.mark.parametrize(
     "why", ["one worker", "more is ready", "it is short", "nobody knows", "it has failed", "split"]
 )

@@ -146,6 +146,61 @@ def test_a_picture_that_looks_wrong_is_made_of_new_parts(bench: Bench) -> None:
     assert (ended.state, ended.frames_done, ended.units_failed) == (TaskState.COMPLETED, 1, 0)
 
 
+def given_up(story: Story, task: Task) -> Unit:
+    """Let a still's merge fail for good; return what has become of it."""
+    commit_parts(story, 4)
+    [lease] = story.place()
+    story.fail(lease, FailureKind.SCRIPT_ERROR)
+    [whole] = [unit for unit in story.units(task.id) if unit.part is None]
+    return whole
+
+
+def test_a_frame_whose_parts_cannot_be_merged_is_rendered_whole(bench: Bench) -> None:
+    # T: merge running > render ready
+    story = bench.story
+    task = story.admitted(story.asset(SCENE), frames="1", split="tiles:4")
+    whole = given_up(story, task)
+    assert (whole.kind, whole.state, whole.share) == (UnitKind.RENDER, UnitState.READY, 1.0)
+    assert "script_error: it broke (the frame is rendered whole)" in [entry.reason for entry in story.log(task.id)]
+    now = story.task(task.id)
+    assert (now.state, now.parts_done, now.render_seconds, now.units_open) == (TaskState.RUNNING, 0.0, 0.0, 1)
+    assert files(story, task, OutputRole.PART) == 0
+    assert [finding for finding in bench.check().findings if finding.kind is Kind.WRONG_COUNTERS] == []
+    commit_parts(story, 1)  # the whole
+    ended = story.task(task.id)
+    assert (ended.state, ended.frames_done, ended.units_failed) == (TaskState.COMPLETED, 1, 0)
+    assert [finding for finding in bench.check().findings if finding.kind is Kind.WRONG_COUNTERS] == []
+
+
+def test_a_retry_of_a_frame_that_became_whole_leaves_its_parts_alone(story: Story, task: Task) -> None:
+    whole = given_up(story, task)
+    commit_parts(story, 1)
+    retry_task(story.farm, LOCAL_OWNER, task.id, "1")
+    assert [unit.id for unit in story.units(task.id) if unit.state is UnitState.READY] == [whole.id]
+    commit_parts(story, 1)
+    assert (story.task(task.id).state, story.task(task.id).frames_done) == (TaskState.COMPLETED, 1)
+
+
+def test_a_frame_that_cannot_be_rendered_whole_either_fails_its_task(story: Story, task: Task) -> None:
+    given_up(story, task)
+    [lease] = story.place()
+    story.fail(lease, FailureKind.SCRIPT_ERROR)
+    ended = story.task(task.id)
+    assert (ended.state, ended.units_failed, ended.units_open) == (TaskState.FAILED, 1, 0)
+    retry_task(story.farm, LOCAL_OWNER, task.id, None)
+    commit_parts(story, 1)
+    assert story.task(task.id).state is TaskState.COMPLETED
+
+
+def test_a_picture_that_looks_wrong_and_then_cannot_be_merged_is_rendered_whole(story: Story, task: Task) -> None:
+    commit_parts(story, 4)
+    [lease] = story.place()
+    fail_flawed_merge(story.farm, lease, Failure(kind=FailureKind.SCRIPT_ERROR, message="it broke"), REPORT)
+    assert [unit.kind for unit in story.units(task.id) if unit.state is UnitState.READY] == [UnitKind.RENDER]
+    commit_parts(story, 1)
+    assert story.task(task.id).state is TaskState.COMPLETED
+
+
 def test_counters_agree_at_every_step(bench: Bench) -> None:
     story = bench.story
     task = story.admitted(story.asset(SCENE), frames="1", split="tiles:4")
