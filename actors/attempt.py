@@ -177,7 +177,7 @@ class AttemptRun:
         compared = await worker.insist(verification.reference, unit)
         difference = None
         if compared:
-            await self._render(assignment, self._note_devices)
+            await self._render(assignment, self._note_frame)
             difference = await worker.insist(verification.compare, unit, compared, self._output_dir, self._folder)
         report = await self._full_report()
         await worker.insist(verification.commit_verification, self.lease, compared, difference, report)
@@ -213,7 +213,8 @@ class AttemptRun:
             done = await session.merge(request, on_progress=self._note_progress, **self._limits(task))
         await self._take_frame(unit, replace(done, warm=warm))
 
-    async def _note_devices(self, done: FrameDone) -> None:
+    async def _note_frame(self, done: FrameDone) -> None:
+        self.peak_memory_bytes = max(self.peak_memory_bytes, done.memory_bytes)
         self._devices.update(dict.fromkeys(done.devices))
 
     async def _render(self, assignment: Assignment, on_frame: Callable[[FrameDone], Awaitable[None]]) -> None:
@@ -227,7 +228,13 @@ class AttemptRun:
         self.blender_version = assignment.unit.blender
         async with self._worker.turn(self):
             session = await self._worker.session(self.blender_version, self.log_path)
-            await session.render(self.request, on_progress=self._note_progress, on_frame=on_frame, **self._limits(task))
+            await session.render(
+                self.request,
+                on_begin=self._worker.send_ahead,
+                on_progress=self._note_progress,
+                on_frame=on_frame,
+                **self._limits(task),
+            )
 
     def _orders(self, assignment: Assignment, task: Task, scene_path: Path) -> dict[str, Any]:
         """Return what requests to render and to merge have in common."""
@@ -262,7 +269,7 @@ class AttemptRun:
 
     async def _take_frame(self, unit: Unit, done: FrameDone) -> None:
         """Commit a frame while the next one renders."""
-        await self._note_devices(done)
+        await self._note_frame(done)
         if unit.kind is UnitKind.RENDER and unit.part is None:  # the rest tells nothing of how long frames take
             self.frames_rendered += 1
             self.render_seconds += done.render_seconds

@@ -165,6 +165,7 @@ class BlenderSession:
         open_timeout_s: float,
         frame_timeout_s: float,
         no_progress_timeout_s: float,
+        on_begin: Callable[[], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_frame: Callable[[FrameDone], Awaitable[None]] | None = None,
     ) -> tuple[FrameDone, ...]:
@@ -180,6 +181,8 @@ class BlenderSession:
 
         async def take(reply: protocol.Reply) -> None:
             self._is_rendering = True
+            if isinstance(reply, Opened) and on_begin is not None:
+                on_begin()
             if isinstance(reply, Progress) and on_progress is not None:
                 on_progress(reply)
             if isinstance(reply, FrameDone):
@@ -312,7 +315,7 @@ class BlenderSession:
             patience.begin_again()
         if request_id != wanted_id:
             raise protocol.ProtocolError(f"a reply to request {request_id} instead of {wanted_id}")
-        if isinstance(reply, Progress):
+        if isinstance(reply, (Progress, FrameDone)):
             self._peak_memory_bytes = max(self._peak_memory_bytes, reply.memory_bytes)
         return reply
 

@@ -40,6 +40,8 @@ class Handler:
         """The scene that the settings chose."""
         self._thrift = Thrift()
         self._slices_are_long = False
+        self._frames_are_short = False
+        """The latest one was."""
 
     def ready(self) -> Ready:
         return Ready(blender_version=inspect_scene.blender_version(), pid=os.getpid())
@@ -73,8 +75,9 @@ class Handler:
         with progress.reporting(self._scene, lambda reply: self._reply(request_id, reply)) as report:
             for frame in request.frames:
                 self._thrift.begin(self._scene, frame, is_part=is_part)
-                report.begin(frame)
-                report.tell("Starting")
+                report.begin(frame, is_short=self._frames_are_short)
+                if not self._frames_are_short:
+                    report.tell("Starting")
                 witness.begin()
                 started = time.perf_counter()
                 files = script["render_frame"](self._scene, frame, request.output_dir)
@@ -90,8 +93,10 @@ class Handler:
                     preparation_seconds=report.preparation_s,
                     warm=warm,
                     devices=devices,
+                    memory_bytes=process.peak_memory_bytes(),
                 )
                 self._reply(request_id, done)
+                self._frames_are_short = took_s < progress.INTERVAL_S
                 self._adapt_slices(took_s)
                 if self._thrift.must_save(request.memory_max_bytes):
                     self._thrift.drop_data(self._scene)
@@ -126,7 +131,13 @@ class Handler:
                 script["render_frame"], self._scene, request.frame, request.merged_path, request.output_dir
             )
             took_s = time.perf_counter() - started
-        done = FrameDone(frame=request.frame, files=tuple(files), render_seconds=took_s, warm=False, devices=())
+        done = FrameDone(
+            frame=request.frame,
+            files=tuple(files),
+            render_seconds=took_s,
+            warm=False,
+            memory_bytes=process.peak_memory_bytes(),
+        )
         self._reply(request_id, done)
         self._thrift.forget()
         return self._relieve(request.memory_max_bytes)
@@ -142,6 +153,7 @@ class Handler:
             self.forget_file()
             script["open_scene"](request.scene_path)
             self._path = request.scene_path
+            self._frames_are_short = False
             self._thrift.opened(request.scene_path)
             self._fix_threads()
         if unit is not None and self._settings is None:

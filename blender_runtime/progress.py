@@ -30,15 +30,20 @@ class Reporter:
         self._send = send
         self.begin(0)
 
-    def begin(self, frame: int) -> None:
-        """Start another frame."""
+    def begin(self, frame: int, *, is_short: bool = False) -> None:
+        """Start another frame.
+
+        Args:
+            is_short: it probably ends before there is anything to tell: each message takes its time of both sides.
+        """
         self._frame = frame
+        self._is_short = is_short
         self._passes_done = 0
         self._share = 0.0
         """Share of the pass in work that is done, 0 to 1."""
         self._sampling = False
-        self._sent_at = 0.0
         self._began_at = time.monotonic()
+        self._sent_at = self._began_at if is_short else 0.0
         self._first_sample_at: float | None = None
 
     @property
@@ -58,7 +63,7 @@ class Reporter:
         now = time.monotonic()
         if self._first_sample_at is None and share is not None:
             self._first_sample_at = now
-        if first or now - self._sent_at >= INTERVAL_S:
+        if (first and not self._is_short) or now - self._sent_at >= INTERVAL_S:
             self._sent_at = now
             self.tell(statistics.rpartition(" | ")[2].strip())
 

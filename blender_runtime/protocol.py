@@ -102,7 +102,7 @@ class Opened:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Comes several times a second while a frame renders."""
+    """Comes several times a second while a frame renders, but not for short frames that follow each other."""
 
     frame: int
     fraction: float
@@ -127,6 +127,8 @@ class FrameDone:
     """How much of that went by before the first samples; 0: nobody knows."""
     devices: tuple[str, ...] = ()
     """What it was really rendered on, such as ``OPTIX: NVIDIA H200``; none: nobody knows."""
+    memory_bytes: int = 0
+    """Peak resident memory of this request so far; 0: nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)

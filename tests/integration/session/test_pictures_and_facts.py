@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -168,6 +169,37 @@ def test_progress_and_frames_are_told_as_they_come(run: Run[Any], bench: Bench, 
     assert all(0 <= reply.fraction <= 1 and reply.memory_bytes > 0 for reply in progress)
     assert any("Sample" in reply.note and reply.fraction > 0 for reply in progress)
     assert bench.session.peak_memory_bytes > 50 * 2**20
+
+
+def test_short_frames_in_a_row_tell_only_of_their_ends(
+    run: Run[Any], bench: Bench, scenes: Path, tmp_path: Path
+) -> None:
+    heard: list[Progress | FrameDone | str] = []
+
+    async def on_frame(frame: FrameDone) -> None:
+        heard.append(frame)
+
+    def render(frames: tuple[int, ...]) -> None:
+        request = render_request(
+            generate_script(replace(PLAIN, frames=frames)), frames, scenes / "plain.blend", tmp_path, tmp_path / "log"
+        )
+        done = bench.session.render(
+            request, on_begin=lambda: heard.append("begun"), on_progress=heard.append, on_frame=on_frame, **LIMITS
+        )
+        run(done)
+
+    render((1,))
+    render((2, 3))
+    render((4,))
+    told = [f"{type(reply).__name__} {reply.frame}" for reply in heard if not isinstance(reply, str)]
+    frames = [reply for reply in heard if isinstance(reply, FrameDone)]
+    assert heard.count("begun") == 3
+    assert told[0] == "Progress 1"
+    assert [frame.frame for frame in frames] == [1, 2, 3, 4]
+    assert all(frame.memory_bytes > 50 * 2**20 for frame in frames)
+    for before, frame in itertools.pairwise(frames):
+        if max(before.render_seconds, frame.render_seconds) < 0.5:
+            assert f"Progress {frame.frame}" not in told
 
 
 # --- facts ---------------------------------------------------------------------------------------------------

@@ -117,6 +117,7 @@ class FakeSession:
         self,
         request: Render,
         *,
+        on_begin: Callable[[], None],
         on_progress: Callable[[Progress], None],
         on_frame: Callable[[FrameDone], Awaitable[None]],
         **_options: object,
@@ -126,9 +127,11 @@ class FakeSession:
         self.ahead, self._is_rendering = None, True
         self.open_scene, fresh = Path(request.scene_path), request.fresh
         _write(Path(request.log_path), "Blender said something")
+        on_begin()
         try:
             for frame in request.frames:
-                on_progress(Progress(frame=frame, fraction=0.0, note="Starting", memory_bytes=1))
+                if not self.frames:  # all others are short frames that follow one
+                    on_progress(Progress(frame=frame, fraction=0.0, note="Starting", memory_bytes=1))
                 await self.gates.frame.wait()
                 if frame in self.crashes_at:
                     raise SessionFailed(Failure(kind=FailureKind.CRASH, message="Blender has gone"))
