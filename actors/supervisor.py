@@ -34,7 +34,7 @@ _SILENCE_MIN_S = 30.0
 _START_SILENCE_S = 300.0
 #: A worker of which it is known what it does is asked no more often than this: with short units, all that asking would
 #: take more of a core than committing them.
-_PING_EVERY_S = 0.5
+_PING_EVERY_S = 2.0
 _LATE_MAX_S = 3.0
 #: Time in which the scheduler itself did not listen says nothing about a worker.
 _LISTEN_GAP_MAX_S = 5.0

@@ -216,7 +216,7 @@ def render_frame(scene: bpy.types.Scene, frame: int, output_dir: str) -> list[st
     with tempfile.TemporaryDirectory(prefix=".frame-", dir=target) as folder:
         with _only_part(scene, UNIT.get("part")):
             _render_into(scene, frame, folder)
-        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        files = sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
         if not files:
             raise UnitError("storage", f"Blender wrote no file for frame {frame}")
         _check_room(files[-1], target)
@@ -309,7 +309,8 @@ def _check_room(path: Path, folder: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> str:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.parent.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
     return str(source.replace(target))
 
 

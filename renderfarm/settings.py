@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     """Opening and inspecting a file."""
     lease_s: float = Field(default=15.0, gt=0)
     """A lease that its worker has not renewed for this long is lost."""
-    heartbeat_s: float = Field(default=1.0, gt=0)
+    heartbeat_s: float = Field(default=2.0, gt=0)
     """Workers renew their leases and report progress this often."""
     tick_s: float = Field(default=1.0, gt=0)
     """The scheduler hears from the workers this often even when nobody wakes it."""

@@ -77,8 +77,8 @@ def begin(
         asset_ids = {unit.asset_id for unit in held.values()}
         assets = {asset_id: known.get(asset_id) or tx.assets.get(asset_id) for asset_id in asset_ids}
         tasks = tx.tasks.some({lease.task_id for lease in held if lease.task_id is not None})
-        begun = [unit.id for unit in held.values() if unit.frames_done]
-        done = {(output.unit_id, output.frame) for output in (tx.outputs.of_units(begun) if begun else ())}
+        begun = [unit.id for unit in held.values() if unit.frames_done > 0]
+        done = {(output.unit_id, output.frame) for output in tx.outputs.of_units(begun)}
     return {
         lease: Assignment(
             lease=lease,
@@ -120,7 +120,9 @@ def commit_frames(farm: Farm, commits: Sequence[FrameCommit]) -> list[list[Outpu
         units = {commit.unit.id: commit.unit for commit in commits}
         steps = Steps(tx, {commit.lease.task_id for commit in commits}).confirm(units.values())
         known: dict[tuple[str, int, int], list[Output]] = {}
-        for output in tx.outputs.of_units(units):
+        # Of a unit that runs on, and has nothing yet, nothing can have been committed before.
+        told_before = [unit_id for unit_id in units if (unit := steps.unit(unit_id)) is None or unit.frames_done > 0]
+        for output in tx.outputs.of_units(told_before):
             known.setdefault((output.unit_id, output.attempt, output.frame), []).append(output)
         told = [_commit(farm, steps, known, _with_parts(tx, commit), now) for commit in commits]
         steps.write()
