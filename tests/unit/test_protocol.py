@@ -57,6 +57,7 @@ FRAME = {
     "warm": False,
     "preparation_seconds": 0.0,
     "devices": [],
+    "memory_bytes": 0,
 }
 
 
