@@ -65,7 +65,7 @@ def _oom_counter(root: Path) -> Path:
 
 
 def _oom_kills(file: Path) -> int | None:
-    """Return what a file counts, None if it does not. The machine's has two hundred lines, and is read for each unit."""
+    """Return what a file counts, None if it does not. The machine's has 200 lines, and is read for each unit."""
     found = _OOM_KILLS.search(_text(file))
     return None if found is None else int(found[1])
 
