@@ -22,6 +22,8 @@ __all__ = ["IMPRESSION_PX", "Glance", "flaws_in_sequence", "impression"]
 IMPRESSION_PX = (32, 18)
 #: Some dozens for each of the impression's.
 _PIXELS_LOOKED_AT = 40_000
+#: The largest number that 16 bits hold.
+_LIGHT_MAX = 65504.0
 #: Of display red, green and blue (ITU-R BT.709).
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
@@ -48,13 +50,27 @@ def impression(picture: Picture) -> bytes:
     picture = picture.sample(_PIXELS_LOOKED_AT)
     colours = picture.colours(premultiplied=True)
     if picture.is_linear:
-        light = np.clip(np.nan_to_num(colours, nan=0.0, posinf=65504.0), 0, None)
-        colours = srgb_encoded(light / (1 + light))
-    luma = colours @ _LUMA
-    rows, columns = _averages(height, picture.height_px), _averages(width, picture.width_px)
-    # Not by matrix products: their library has threads, which spin for a while when they are done (OpenBLAS).
-    means = np.einsum("nx,mx->nm", np.einsum("ny,yx->nx", rows, luma), columns)
+        # In place, as new memory costs more than what is done with it. What is not a number counts for none.
+        light = np.fmax(colours, 0)
+        np.fmin(light, np.float32(_LIGHT_MAX), out=light)
+        np.divide(light, 1 + light, out=light)
+        # As roots they are about display values, in which what glares counts for little; and roots take no time.
+        roots = _shrunk(np.sqrt(light, out=light), width, height)
+        means = srgb_encoded(roots * roots) @ _LUMA
+    else:
+        means = _shrunk((colours @ _LUMA)[:, :, None], width, height)[:, :, 0]
     return bytes(np.round(means * 255).astype(np.uint8))
+
+
+def _shrunk(values: Floats, width: int, height: int) -> Floats:
+    """Return the averages of a picture's parts, shape (height, width, channels)."""
+    full_height, full_width, channels = values.shape
+    # Not by matrix products: their library has threads, which spin for a while when they are done (OpenBLAS).
+    lines = np.einsum("ny,yx->nx", _averages(height, full_height), values.reshape(full_height, -1))
+    # einsum is slow where what it sums over does not lie side by side.
+    by_channel = np.ascontiguousarray(lines.reshape(height, full_width, channels).transpose(0, 2, 1))
+    means: Floats = np.einsum("ncx,mx->nmc", by_channel, _averages(width, full_width))
+    return means
 
 
 @lru_cache(maxsize=16)
