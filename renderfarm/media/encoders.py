@@ -54,7 +54,9 @@ class Codec:
 # Quality is such that eyes see no loss. H.264 stays at 8 bits: with 10, browsers and phones do not play it. So does
 # VP9: PyAV's libvpx has no more.
 _H264 = Codec(encoder="libx264", container="mp4", pixels="yuv420p", options={"preset": "medium", "crf": "18"})
-_H265_PARAMS = "log-level=error:frame-threads=2"
+# One frame at a time: with more, libx265 may wait for ever at the end of a movie (4.1, seen once: the thread of a frame
+# in RateControl::rateControlEnd, which waits for others only).
+_H265_PARAMS = "log-level=error:frame-threads=1"
 _H265 = Codec(
     encoder="libx265",
     container="mp4",

@@ -327,6 +327,7 @@ def fail_unit(
     delay_s = retry_delay_s(failures, farm.random())
     blamed = RULES[failure.kind].blames_worker and unit.worker_id is not None and unit.worker_id not in unit.failed_on
     becomes_whole = delay_s is None and unit.kind is UnitKind.MERGE
+    task = steps.task(unit.task_id)
     new = replace(
         at_rest(unit),
         state=_gone(unit) if delay_s is None else UnitState.READY,
@@ -336,17 +337,16 @@ def fail_unit(
         failure=failure,
         memory_bytes=memory_bytes,
     )
-    if becomes_whole:
-        # One failure stays on it, so that its frame is not cut again.
-        new = replace(new, kind=UnitKind.RENDER, state=UnitState.READY, share=1.0, failures=failures[-1:])
+    if becomes_whole and task is not None:
+        needs_bytes, task = _without_parts(tx, task, unit)
+        # A failure that is free of charge stays on it, so that its frame is not cut again.
+        whole = replace(new, kind=UnitKind.RENDER, state=UnitState.READY, share=1.0, failures=(FailureKind.LOST,))
+        new = replace(whole, memory_bytes=max(memory_bytes, needs_bytes))
     outlook = _outlook(delay_s, becomes_whole=becomes_whole)
     steps.step_unit(new, replace(cause, reason=f"{failure.kind}: {failure.message} ({outlook})"))
     steps.end_attempt(unit, AttemptState.FAILED, report, failure, cause.at)
-    task = steps.task(unit.task_id)
     if task is not None:
-        if becomes_whole:
-            steps.set_task(_without_parts(tx, task, unit), cause)
-        elif delay_s is None:
+        if delay_s is None and not becomes_whole:
             reason = f"what it waits for has failed: {failure.message}"
             abandoned = steps.abandon(unit, replace(cause, reason=reason))
             left = replace(task, units_open=task.units_open - abandoned)
@@ -364,17 +364,23 @@ def _outlook(delay_s: float | None, *, becomes_whole: bool) -> str:
     return "no retry" if delay_s is None else f"retry in {delay_s:.1f} s"
 
 
-def _without_parts(tx: Transaction, task: Task, merge: Unit) -> Task:
-    """Let a merge wait for its parts no more, and drop what they have made; return the task as it is without it."""
+def _without_parts(tx: Transaction, task: Task, merge: Unit) -> tuple[int, Task]:
+    """Let a merge wait for its parts no more, and drop what they have made.
+
+    Returns:
+        The memory that rendering the parts is known to need, and the task as it is without them.
+    """
     part_ids = inputs_of(tx, task.id, merge.id)
-    tx.units.update_all([(part, replace(part, feeds=None)) for part in tx.units.lock_all(part_ids).values()])
+    parts = tx.units.lock_all(part_ids).values()
+    tx.units.update_all([(part, replace(part, feeds=None)) for part in parts])
     undone = tx.outputs.remove(part_ids, merge.frames)
     seconds = {output.unit_id: output.render_seconds for output in undone}
-    return replace(
+    left = replace(
         task,
         parts_done=_without_error(task.parts_done - 1.0),
         render_seconds=max(0.0, task.render_seconds - sum(seconds.values())),
     )
+    return max((part.memory_bytes for part in parts), default=0), left
 
 
 def _gone(unit: Unit) -> UnitState:

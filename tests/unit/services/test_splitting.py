@@ -9,7 +9,7 @@ from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.models import OutputRole, Task, Unit, UnitKind
 from renderfarm.domain.parts import Tile
 from renderfarm.domain.states import TaskState, UnitState
-from renderfarm.services import progress, tasks
+from renderfarm.services import placement, progress, tasks
 from renderfarm.services.outputs import list_outputs
 from renderfarm.services.reconcile.findings import Kind
 from renderfarm.services.retries import fail_flawed_merge, retry_task
@@ -159,8 +159,10 @@ def test_a_frame_whose_parts_cannot_be_merged_is_rendered_whole(bench: Bench) ->
     # T: merge running > render ready
     story = bench.story
     task = story.admitted(story.asset(SCENE), frames="1", split="tiles:4")
+    placement.raise_needs(story.farm, story.epoch, task.id, 20 * 2**30)
     whole = given_up(story, task)
     assert (whole.kind, whole.state, whole.share) == (UnitKind.RENDER, UnitState.READY, 1.0)
+    assert (whole.failures, whole.memory_bytes) == ((FailureKind.LOST,), 20 * 2**30)
     assert "script_error: it broke (the frame is rendered whole)" in [entry.reason for entry in story.log(task.id)]
     now = story.task(task.id)
     assert (now.state, now.parts_done, now.render_seconds, now.units_open) == (TaskState.RUNNING, 0.0, 0.0, 1)
