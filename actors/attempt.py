@@ -24,7 +24,7 @@ from renderfarm.domain.models import Asset, Task, Unit, UnitKind
 from renderfarm.domain.unit_spec import unit_spec
 from renderfarm.errors import BadPicture, FarmUnavailable, InvalidSettings, LeaseLost, NotFound, StorageFull
 from renderfarm.ports import Farm
-from renderfarm.services import dependencies, movies, results, retries, verification
+from renderfarm.services import dependencies, failing, movies, results, retries, verification
 from renderfarm.services.results import Assignment, FrameCommit
 from renderfarm.services.unit_script import generate_script
 
@@ -316,7 +316,7 @@ class AttemptRun:
 
     async def _write_failure(self, failure: Failure) -> None:
         is_flawed_merge = self._is_merge and failure.kind is FailureKind.FLAWED
-        fail = retries.fail_flawed_merge if is_flawed_merge else results.fail
+        fail = retries.fail_flawed_merge if is_flawed_merge else failing.fail
         try:
             await self._worker.insist(fail, self.lease, failure, await self._full_report())
         except (FarmUnavailable, StorageFull) as error:

@@ -62,7 +62,8 @@ class Scheduler:
         self._paces = Paces()
         self._needs = Needs()
         self._backoff_ends_at: float | None = None
-        self._backoff_is_stale = True
+        self._others_may_be_ready = True
+        """There may be other ready units than at the last look, or other backoffs."""
         self._ahead_s = AHEAD_MAX_S
         """Work that each worker may have, as the last look at the ready units has found it."""
         self._trouble: str | None = None
@@ -127,10 +128,10 @@ class Scheduler:
     def _pause_s(self) -> float:
         """Return how long nothing can happen that nobody would wake us for."""
         now = self._farm.clock()
-        if self._backoff_is_stale:
+        if self._others_may_be_ready:
             with self._farm.database.read() as tx:
                 self._backoff_ends_at = tx.units.next_backoff(now)
-            self._backoff_is_stale = False
+            self._others_may_be_ready = False
         tick_s = self._farm.settings.tick_s
         return tick_s if self._backoff_ends_at is None else min(tick_s, max(0.01, self._backoff_ends_at - now))
 
@@ -152,10 +153,10 @@ class Scheduler:
             self._in_service = in_service
             self._look_around(now, is_steady=is_steady)
             self._looked_around_s = time.monotonic()
-            self._backoff_is_stale = True
+            self._others_may_be_ready = True
         if any(is_worth_cutting(self._paces.of_task(task_id)) for task_id in supervisor.tasks()):
             last_frames.cut_last_frames(farm, epoch, slots, self._paces)
-        if self._backoff_is_stale:  # there may be more units, or others
+        if self._others_may_be_ready:
             self._ahead_s = AHEAD_MAX_S
         look = placement.place_units(farm, epoch, slots, supervisor.nodes(), self._paces, self._ahead_s)
         self._ahead_s = look.ahead_s
@@ -170,7 +171,7 @@ class Scheduler:
         # A failure begins a backoff, and one that is over makes way for the next.
         failed = any(outcome.failure is not None for outcome in outcomes)
         over = self._backoff_ends_at is not None and self._backoff_ends_at <= farm.clock()
-        self._backoff_is_stale |= bool(losses) or failed or over
+        self._others_may_be_ready |= bool(losses) or failed or over
         least_bytes = self._supervisor.least_memory_bytes
         for outcome in outcomes:
             if outcome.lease.task_id is not None and outcome.asset_id is not None:

@@ -33,7 +33,7 @@ from renderfarm.domain.policy import AHEAD_MAX_S
 from renderfarm.domain.states import AssetState
 from renderfarm.errors import Conflict, FarmUnavailable, RenderfarmError
 from renderfarm.ports import Farm
-from renderfarm.services import outputs, results
+from renderfarm.services import failing, outputs, results
 from renderfarm.services.results import Assignment, FrameCommit
 
 log = logging.getLogger(__name__)
@@ -237,7 +237,7 @@ class Worker:
         if waiting and self._turn.locked() and time.monotonic() - self._turn_began_s > _HAND_BACK_AFTER_S:
             leases = [run.lease for run in waiting]
             reason = f"the unit before it on {self.worker_id} takes longer than was expected"
-            await self.blocking(results.hand_back, leases, reason)
+            await self.blocking(failing.hand_back, leases, reason)
             await self.cancel(leases)
 
     def _touch_scenes(self, runs: Sequence[AttemptRun]) -> None:

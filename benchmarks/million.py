@@ -51,7 +51,7 @@ def _submit(farm: Any, epoch: int, asset_id: str, tasks: int) -> tuple[float, fl
 def _decision_ms(farm: Any, epoch: int, asset_id: str) -> float:
     """Return the median time to place one unit, durably."""
     from renderfarm.domain.policy import Slot
-    from renderfarm.services import placement, results
+    from renderfarm.services import failing, placement
 
     slot = Slot(worker_id="bench", free=True, blenders=frozenset({"4.5"}), gpus=0, open_scene=asset_id)
     times_s = []
@@ -59,7 +59,7 @@ def _decision_ms(farm: Any, epoch: int, asset_id: str) -> float:
         began_s = time.perf_counter()
         placed = placement.place_units(farm, epoch, [slot], {"bench": "node"}).placed
         times_s.append(time.perf_counter() - began_s)
-        results.hand_back(farm, [one.lease for one in placed], "only measured")
+        failing.hand_back(farm, [one.lease for one in placed], "only measured")
     return 1000 * statistics.median(times_s)
 
 

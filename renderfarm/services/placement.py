@@ -15,9 +15,9 @@ from renderfarm.domain.policy import AHEAD_MAX_S, Candidate, Placement, Slot, ch
 from renderfarm.domain.states import AttemptState, TaskState, UnitState
 from renderfarm.errors import InvalidInput
 from renderfarm.ports import Farm, Transaction
+from renderfarm.services.failing import fail_unit
 from renderfarm.services.journal import SCHEDULER, Cause, note_task
 from renderfarm.services.nodes import available_blenders
-from renderfarm.services.results import fail_unit
 from renderfarm.services.steps import Steps
 
 #: Ready units to look at, at first and at most, and besides for each worker that could take one: enough to find one

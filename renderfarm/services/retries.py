@@ -9,15 +9,16 @@ from renderfarm.auth import Principal
 from renderfarm.domain.failures import Failure
 from renderfarm.domain.frames import format_frames, parse_frames
 from renderfarm.domain.leases import AttemptReport, Lease
-from renderfarm.domain.models import Output, OutputRole, Task, UnitKind
+from renderfarm.domain.models import Output, Task, UnitKind
 from renderfarm.domain.states import TASK_ENDED, UNIT_ENDED, AttemptState, TaskState, UnitState
 from renderfarm.errors import Conflict, InvalidFrames
 from renderfarm.ports import Farm, Transaction
 from renderfarm.services.dependencies import block_again, in_work, inputs_of, parts_done, with_related
+from renderfarm.services.failing import fail_unit
 from renderfarm.services.journal import Cause, log_units, move_task, note_task, touch_task
 from renderfarm.services.outputs import withdraw
 from renderfarm.services.repeating import repeated_if_undone
-from renderfarm.services.results import NO_REPORT, at_rest, fail_unit, fenced
+from renderfarm.services.results import NO_REPORT, at_rest, fenced, without_outputs
 from renderfarm.services.steps import Steps
 from renderfarm.services.tasks import TOPIC_TASK, lock_task
 
@@ -82,7 +83,7 @@ def fail_flawed_merge(farm: Farm, lease: Lease, failure: Failure, report: Attemp
         parts = inputs_of(tx, task.id, unit.id)
         undone = tx.outputs.remove(parts, unit.frames)
         cause = replace(cause, reason=f"its parts are rendered again: {failure.message}")
-        _restart(tx, _without(task, undone), tuple(UNIT_ENDED), parts, cause)
+        _restart(tx, without_outputs(task, undone), tuple(UNIT_ENDED), parts, cause)
 
 
 def _undo(
@@ -92,7 +93,7 @@ def _undo(
     related = with_related(tx, task.id, unit_ids)
     _take_back(tx, task, in_work(tx, task.id, related), cause)
     undone = tx.outputs.remove(related, frames)
-    return _restart(tx, _without(task, undone), tuple(UNIT_ENDED), related, cause), undone
+    return _restart(tx, without_outputs(task, undone), tuple(UNIT_ENDED), related, cause), undone
 
 
 def _take_back(tx: Transaction, task: Task, unit_ids: Collection[str], cause: Cause) -> None:
@@ -119,17 +120,6 @@ def _units_with(tx: Transaction, task: Task, wanted: tuple[int, ...]) -> list[st
     if unknown:
         raise InvalidFrames(f"frames {format_frames(sorted(unknown))[:100]} are not of this task")
     return [unit_id for unit_id, state, _ in units if state in UNIT_ENDED]
-
-
-def _without(task: Task, undone: Sequence[Output]) -> Task:
-    """Return a task whose counters have forgotten these outputs."""
-    frames = {(output.unit_id, output.frame) for output in undone if output.role is OutputRole.PICTURE}
-    seconds = {(output.unit_id, output.frame): output.render_seconds for output in undone}
-    return replace(
-        task,
-        frames_done=task.frames_done - len(frames),
-        render_seconds=max(0.0, task.render_seconds - sum(seconds.values())),
-    )
 
 
 def _restart(

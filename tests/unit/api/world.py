@@ -26,7 +26,7 @@ from renderfarm.domain.policy import Slot
 from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.domain.states import WorkerState
 from renderfarm.ports import Farm
-from renderfarm.services import admission, assets, placement, results, tasks
+from renderfarm.services import admission, assets, failing, placement, results, tasks
 from renderfarm.settings import Settings
 from renderfarm.wiring import close_farm, open_farm, prepare_farm
 from tests.unit.fakes import FakeCompute, scene_facts, scene_info
@@ -158,7 +158,7 @@ class World:
 
     def fail(self, lease: Lease, message: str = "no such node") -> None:
         failure = Failure(kind=FailureKind.SCRIPT_ERROR, message=message)
-        results.fail(self.farm, lease, failure, AttemptReport(log_digest=self._blob(b"oops"), peak_memory_bytes=None))
+        failing.fail(self.farm, lease, failure, AttemptReport(log_digest=self._blob(b"oops"), peak_memory_bytes=None))
 
     def _admit(self) -> None:
         admission.relay_outbox(self.farm, self._epoch)

@@ -16,7 +16,7 @@ from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.domain.states import AssetState, UnitState, WorkerState
 from renderfarm.errors import LeaseLost
 from renderfarm.ports import Farm
-from renderfarm.services import admission, placement, results, tasks
+from renderfarm.services import admission, failing, placement, results, tasks
 from renderfarm.services.results import Assignment, FrameCommit
 from renderfarm.settings import Settings
 from renderfarm.wiring import prepare_farm
@@ -169,7 +169,7 @@ class Story:
             raise LeaseLost(lease.unit_id)
 
     def fail(self, lease: Lease, kind: FailureKind = FailureKind.CRASH) -> None:
-        results.fail(self.farm, lease, Failure(kind=kind, message="it broke"), REPORT)
+        failing.fail(self.farm, lease, Failure(kind=kind, message="it broke"), REPORT)
 
     def run_all(self) -> None:
         """Place and commit until nothing is ready."""

@@ -15,7 +15,7 @@ from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import AttemptReport
 from renderfarm.domain.states import TaskState, UnitState
 from renderfarm.errors import Forbidden, InvalidInput
-from renderfarm.services import results, tasks
+from renderfarm.services import failing, tasks
 from renderfarm.services.check import check_farm
 from renderfarm.services.reconcile import counters, objects, statuses
 from renderfarm.services.reconcile.findings import Kind
@@ -70,7 +70,7 @@ def test_everything_is_looked_at_in_whatever_portions(
     failed = AttemptReport(log_digest=bench.blob(b"it broke"), peak_memory_bytes=None)
     task = bench.submitted("1-2")
     lease = bench.placed()
-    results.fail(bench.farm, lease, Failure(kind=FailureKind.CRASH, message="it broke"), failed)
+    failing.fail(bench.farm, lease, Failure(kind=FailureKind.CRASH, message="it broke"), failed)
     bench.story.clock.pass_(60)
     while bench.story.task(task.id).units_open:
         bench.commit(bench.placed())

@@ -10,7 +10,7 @@ from renderfarm.domain.failures import RULES, Failure, FailureKind
 from renderfarm.domain.policy import Slot
 from renderfarm.domain.states import AssetState, TaskState, UnitState
 from renderfarm.errors import Deposed, LeaseLost
-from renderfarm.services import placement, results
+from renderfarm.services import failing, placement, results
 from tests.unit.fakes import scene_facts
 from tests.unit.services.story import BLENDER, REPORT, Clock, Story
 
@@ -160,7 +160,7 @@ def test_a_file_that_blender_cannot_open_is_rejected_with_the_reason(story: Stor
     story.farm.queue.publish([("asset", asset.id)])
     story.admit()
     [lease] = story.place()
-    results.fail(story.farm, lease, Failure(kind=FailureKind.BAD_FILE, message="not a blend file"), REPORT)
+    failing.fail(story.farm, lease, Failure(kind=FailureKind.BAD_FILE, message="not a blend file"), REPORT)
     with story.farm.database.read() as tx:
         rejected = tx.assets.get(asset.id)
     assert rejected is not None

@@ -13,7 +13,7 @@ from renderfarm.domain.needs import share_bytes
 from renderfarm.domain.policy import Slot
 from renderfarm.domain.render_settings import Device
 from renderfarm.domain.states import TaskState, UnitState
-from renderfarm.services import placement, results
+from renderfarm.services import failing, placement, results
 from tests.unit.fakes import scene_facts, scene_info
 from tests.unit.services.story import BLENDER, REPORT, Clock, Story
 
@@ -120,7 +120,7 @@ def test_what_attempts_have_needed_counts_for_what_is_left(story: Story) -> None
 
 def fail_for_memory(story: Story, lease: Lease, peak_bytes: int | None = None) -> None:
     failure = Failure(kind=FailureKind.OUT_OF_MEMORY, message="Malloc returns null")
-    results.fail(story.farm, lease, failure, replace(REPORT, peak_memory_bytes=peak_bytes))
+    failing.fail(story.farm, lease, failure, replace(REPORT, peak_memory_bytes=peak_bytes))
 
 
 def test_want_of_memory_sends_it_where_there_is_more(story: Story, clock: Clock) -> None:
@@ -178,7 +178,7 @@ def test_an_attempt_that_fails_says_where_it_rendered(story: Story) -> None:
     story.admitted(frames="1")
     [lease] = story.place()
     failure = Failure(kind=FailureKind.DEVICE, message="a GPU was asked for")
-    results.fail(story.farm, lease, failure, replace(REPORT, devices=("CPU: AMD EPYC",)))
+    failing.fail(story.farm, lease, failure, replace(REPORT, devices=("CPU: AMD EPYC",)))
     [attempt] = attempts(story, lease.unit_id)
     assert (attempt.devices, attempt.failure) == (("CPU: AMD EPYC",), failure)
 
