@@ -42,6 +42,8 @@ class AttemptRun:
         self.asset_id: str | None = None
         self.has_begun = False
         """It has, or had, its turn at the session."""
+        self.turn_ended_s: float | None = None
+        """On the clock of ``time.monotonic``."""
         self.request: protocol.Render | None = None
         """What it is going to ask of the session, once that is known."""
         self.blender_version: str | None = None

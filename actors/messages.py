@@ -49,3 +49,5 @@ class Outcome:
     """How much of a cold frame went by before its first samples, at least; None: nobody knows."""
     peak_memory_bytes: int = 0
     """Peak resident memory of Blender; 0: nobody knows."""
+    since_turn_s: float | None = None
+    """How long ago it let the next one have the session; None: it had no turn."""

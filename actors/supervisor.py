@@ -216,8 +216,8 @@ class Supervisor:
         for outcome in outcomes:
             member.leases.pop(outcome.lease, None)
             member.open_scene = outcome.open_scene
-            if outcome.frames:
-                member.working_since_s = self._monotonic()
+            if outcome.since_turn_s is not None:  # it has been busy with the next since then, maybe for seconds
+                member.working_since_s = max(member.working_since_s, self._monotonic() - outcome.since_turn_s)
             self._judge(member, outcome.failure, now)
         return outcomes
 

@@ -121,23 +121,26 @@ class Worker:
         self._runs.update((run.lease, run) for run in runs)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat())
-        return list(await asyncio.gather(*(self._execute(run) for run in runs)))
+        failures = await asyncio.gather(*(self._execute(run) for run in runs))
+        return [self._outcome(run, failure) for run, failure in zip(runs, failures, strict=True)]
 
-    async def _execute(self, run: AttemptRun) -> Outcome:
+    async def _execute(self, run: AttemptRun) -> Failure | None:
         try:
-            failure = await run.to_the_end()
+            return await run.to_the_end()
         finally:
             del self._runs[run.lease]
-        kind = None if failure is None else failure.kind
+
+    def _outcome(self, run: AttemptRun, failure: Failure | None) -> Outcome:
         return Outcome(
             lease=run.lease,
-            failure=kind,
+            failure=None if failure is None else failure.kind,
             open_scene=self._open_scene,
             asset_id=run.asset_id,
             frames=run.frames_rendered,
             render_seconds=run.render_seconds,
             preparation_seconds=run.preparation_seconds,
             peak_memory_bytes=run.peak_memory_bytes,
+            since_turn_s=None if run.turn_ended_s is None else time.monotonic() - run.turn_ended_s,
         )
 
     def has_waiting(self, task_id: str | None) -> bool:
@@ -160,6 +163,7 @@ class Worker:
             session = self._session
             is_warm = session is not None and session.alive and session.open_scene is not None
             self._open_scene = run.asset_id if is_warm else None
+            run.turn_ended_s = time.monotonic()
             self._turn.release()
 
     async def _stand_in_line(self, run: AttemptRun) -> None:

@@ -48,9 +48,11 @@ class Paces:
         """Return the pace of a task's own frames; None: none of them is known."""
         return None if task_id is None else self._paces.get(task_id)
 
-    def frame_seconds(self, task_id: str | None, asset_id: str) -> float | None:
-        """Return what a frame will probably take; None: nobody knows."""
+    def frame_seconds(self, task_id: str | None, asset_id: str, *, is_cold: bool = False) -> float | None:
+        """Return what a frame will probably take, or one that is to be rendered cold; None: nobody knows."""
         if task_id is None:
             return None
         found = self._paces.get(task_id) or self._paces.get(asset_id)
-        return None if found is None else found.frame_s
+        if found is None:
+            return None
+        return found.frame_s + ((found.preparation_s or 0.0) if is_cold else 0.0)

@@ -89,10 +89,12 @@ class Placement:
 
 def chunk_s(candidates: Iterable[Candidate], slots: Sequence[Slot]) -> float:
     """Return how much work a worker may have at once: less towards the end, so that all workers end together."""
-    waiting_s = sum(candidate.estimate_s or 0.0 for candidate in candidates)
+    estimates_s = [candidate.estimate_s or 0.0 for candidate in candidates]
+    waiting_s = sum(estimates_s)
     given_s = sum(slot.backlog_s for slot in slots if not slot.free and slot.backlog_s < math.inf)
     part_s = (waiting_s + given_s) / max(1, len(slots))
-    return min(AHEAD_MAX_S, max(_AHEAD_SHARE * part_s, min(part_s, _AHEAD_MIN_S)))
+    # One unit more than a worker's part: some must have it, and it goes to the least busy.
+    return min(AHEAD_MAX_S, max(_AHEAD_SHARE * part_s, min(part_s + max(estimates_s, default=0.0), _AHEAD_MIN_S)))
 
 
 def place(candidates: Iterable[Candidate], slots: Sequence[Slot], *, ahead_s: float = AHEAD_MAX_S) -> list[Placement]:

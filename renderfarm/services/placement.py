@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from renderfarm.domain.blender_versions import choose_blender
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
-from renderfarm.domain.models import Attempt, ReadyUnit, Unit, UnitKind, Worker
+from renderfarm.domain.models import RENDERING, Attempt, ReadyUnit, Unit, UnitKind, Worker
 from renderfarm.domain.paces import Paces
 from renderfarm.domain.policy import AHEAD_MAX_S, Candidate, Placement, Slot, chunk_s, place
 from renderfarm.domain.states import AttemptState, TaskState, UnitState
@@ -146,8 +146,8 @@ def _limit_bytes(kind: _Kind, kinds: Set[_Kind]) -> int | None:
 
 def _candidate(unit: ReadyUnit, gpus_known: bool, paces: Paces) -> Candidate:
     # Whole frames are what is measured.
-    is_measured = unit.kind is UnitKind.RENDER and not unit.is_part
-    pace_s = paces.frame_seconds(unit.task_id, unit.asset_id) if is_measured else None
+    is_frame, is_cold = unit.kind in RENDERING and not unit.is_part, unit.kind is UnitKind.VERIFY
+    pace_s = paces.frame_seconds(unit.task_id, unit.asset_id, is_cold=is_cold) if is_frame else None
     return Candidate(
         unit_id=unit.id,
         order=(-unit.priority, unit.task_id or "", unit.position),

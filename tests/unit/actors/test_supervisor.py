@@ -242,10 +242,19 @@ def test_what_a_worker_has_left_grows_less_with_time_and_with_what_it_has_done(w
     world.tick(after_s=1.5)
     [slot] = world.supervisor.slots(world.ray.now)
     assert slot.backlog_s == pytest.approx(2.5)
-    world.handle.execute.calls[0].give([replace(outcome(), frames=1)])
+    world.handle.execute.calls[0].give([replace(outcome(), since_turn_s=0.1)])
     world.tick(after_s=0.5)
     [slot] = world.supervisor.slots(world.ray.now)
-    assert slot.backlog_s == pytest.approx(2.0)
+    assert slot.backlog_s == pytest.approx(1.9)
+
+
+def test_an_attempt_that_had_no_turn_tells_nothing_of_how_far_the_worker_is(world: World) -> None:
+    world.in_service()
+    world.supervisor.dispatch([placed(1, 2.0), placed(2, 2.0)])
+    world.handle.execute.calls[0].give([outcome()])
+    world.tick(after_s=1.5)
+    [slot] = world.supervisor.slots(world.ray.now)
+    assert slot.backlog_s == pytest.approx(0.5)
 
 
 def test_of_a_worker_that_is_late_by_much_nobody_knows_when_it_will_be_done(world: World) -> None:

@@ -30,6 +30,7 @@ def test_preparing_is_what_it_takes_once_blender_is_warm() -> None:
     pace = paces.of_task("t")
     assert pace is not None
     assert pace.preparation_s == 0.2
+    assert paces.frame_seconds("t", "a", is_cold=True) == 10.2
 
 
 def test_an_attempt_without_frames_tells_nothing() -> None:

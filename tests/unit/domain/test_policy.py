@@ -219,7 +219,7 @@ def test_chunks_get_smaller_towards_the_end() -> None:
 
 def test_the_last_seconds_are_shared_out_at_once() -> None:
     units = [unit(f"u{number}", estimate_s=0.25) for number in range(8)]
-    assert chunk_s(units, [worker("w1"), worker("w2")]) == 1.0
+    assert chunk_s(units, [worker("w1"), worker("w2")]) == 1.25
     assert chunk_s(units * 2, [worker("w1"), worker("w2")]) == 1.5
 
 
@@ -227,7 +227,13 @@ def test_what_workers_have_already_counts_as_well() -> None:
     busy = worker("w1", free=False, units=4, backlog_s=0.5)
     unknown = worker("w2", free=False, units=1)
     units = [unit(f"u{number}", estimate_s=0.25) for number in range(4)]
-    assert chunk_s(units, [busy, unknown]) == 0.75
+    assert chunk_s(units, [busy, unknown]) == 1.0
+
+
+def test_the_very_last_unit_goes_to_who_is_done_first() -> None:
+    busy = [worker(f"w{number}", free=False, units=2, backlog_s=0.4 + 0.1 * number) for number in range(2)]
+    last = [unit("u1", estimate_s=0.25)]
+    assert [one.worker_id for one in place(last, busy, ahead_s=chunk_s(last, busy))] == ["w0"]
 
 
 def test_free_workers_get_one_each_before_anybody_gets_two() -> None:
