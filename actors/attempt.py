@@ -22,6 +22,7 @@ from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
 from renderfarm.domain.models import Asset, Task, Unit, UnitKind
 from renderfarm.domain.unit_spec import unit_spec
+from renderfarm.domain.verification import saving_min
 from renderfarm.errors import BadPicture, FarmUnavailable, InvalidSettings, LeaseLost, NotFound, StorageFull
 from renderfarm.ports import Farm
 from renderfarm.services import dependencies, failing, movies, results, retries, verification
@@ -225,6 +226,7 @@ class AttemptRun:
         self.request = protocol.Render(
             frames=assignment.frames,
             fresh=assignment.unit.kind is UnitKind.VERIFY,
+            saving_min=saving_min(task),
             **self._orders(assignment, task, scene_path),
         )
         self.blender_version = assignment.unit.blender

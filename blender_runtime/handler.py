@@ -70,7 +70,8 @@ class Handler:
             self.forget_file()
         self._open(request_id, request, script["UNIT"], script)
         is_part = script["UNIT"].get("part") is not None
-        self._thrift.keep(self._scene, script["UNIT"].get("persistent_data", "file"), is_part=is_part)
+        wanted = script["UNIT"].get("persistent_data", "file")
+        self._thrift.keep(self._scene, wanted, is_part=is_part, saving_min=request.saving_min)
         witness = Witness(request.log_path)
         with progress.reporting(self._scene, lambda reply: self._reply(request_id, reply)) as report:
             for frame in request.frames:

@@ -12,10 +12,10 @@ from blender_runtime.process import memory_bytes
 if TYPE_CHECKING:
     import bpy
 
-#: Where keeping saves less of a frame than this, it is not worth the memory, nor the frames that verifying it costs.
-_SAVING_MIN = 0.1
-#: So much of a frame must preparing it take for keeping to be tried again.
-_SAVING_AGAIN = 0.2
+#: Preparing a frame must take so many times what keeping is to save, for that to be tried again.
+_AGAIN = 2.0
+#: And warm frames must save so much less for keeping to be a disappointment: short frames differ by milliseconds.
+_MISSED = 0.5
 #: Frames differ, and a machine may stall: only so many disappointments in a row tell something. After each, the next
 #: frame is rendered cold, to compare with.
 _MISSES_MAX = 2
@@ -28,6 +28,8 @@ class Thrift:
         self._scene_path = ""
         self._file_keeps = False
         self._wanted = "file"
+        self._saving_min = 0.0
+        """Share of a frame."""
         self._has_data = False
         """There may be something of an earlier frame."""
         self._frame: int | None = None
@@ -48,12 +50,15 @@ class Thrift:
         """Take note of what the file itself wants for the scene that is to be rendered."""
         self._file_keeps = scene.render.use_persistent_data
 
-    def keep(self, scene: bpy.types.Scene, wanted: str, *, is_part: bool) -> None:
+    def keep(self, scene: bpy.types.Scene, wanted: str, *, is_part: bool, saving_min: float = 0.0) -> None:
         """Keep render data from now on or not: ``auto`` (where it pays), ``on``, ``off``, or as the ``file`` says.
 
         For parts of a frame it always pays: what is kept is the same frame's.
+
+        Args:
+            saving_min: share of a frame, 0 to 1, that keeping must save to pay.
         """
-        self._wanted = wanted
+        self._wanted, self._saving_min = wanted, saving_min
         # What is burnt into a picture, its time for example, differs from render to render: it could not be verified.
         keeps = {"off": False, "file": self._file_keeps}.get(wanted, not scene.render.use_stamp)
         keeps = keeps and not self._dropped and (self._pays or is_part or wanted != "auto")
@@ -90,7 +95,7 @@ class Thrift:
         """Decide whether keeping goes on, by what it has saved, or could."""
         if is_reused:
             saved_s = self._cold_preparation_s - preparation_s
-            if saved_s >= _SAVING_MIN * (took_s + saved_s):
+            if saved_s >= _MISSED * self._saving_min * (took_s + saved_s):
                 self._misses = 0
                 return
             self._misses += 1
@@ -100,9 +105,9 @@ class Thrift:
                 self._throw_away(scene)
             return
         self._cold_preparation_s = preparation_s
-        if keeps and preparation_s < _SAVING_MIN * took_s:
+        if keeps and preparation_s < self._saving_min * took_s:
             self._stop_keeping(scene, preparation_s, took_s)
-        elif preparation_s >= _SAVING_AGAIN * took_s and self._misses < _MISSES_MAX:
+        elif preparation_s >= _AGAIN * self._saving_min * took_s and self._misses < _MISSES_MAX:
             self._pays = True
 
     def _throw_away(self, scene: bpy.types.Scene) -> None:
@@ -111,7 +116,7 @@ class Thrift:
         self._has_data = False
 
     def _stop_keeping(self, scene: bpy.types.Scene, saved_s: float, cold_s: float) -> None:
-        told = f"keeping render data saves {max(0.0, saved_s):.2f} s of {cold_s:.2f} s"
+        told = f"keeping render data saves {max(0.0, saved_s):.3f} s of {cold_s:.3f} s"
         print(f"renderfarm: {told} a frame: it is not kept", flush=True)
         self._pays = self._has_data = False
         scene.render.use_persistent_data = False

@@ -5,12 +5,15 @@ from __future__ import annotations
 from renderfarm.domain.models import Output, Task
 from renderfarm.domain.render_settings import PersistentData
 
-#: The first warm frames of a task are verified, but no more than one in so many: a cold frame may take as long as ten
-#: warm ones, and a verification leaves another session cold.
-_FIRST = 2
-_FRAMES_PER_FIRST = 8
-#: And of all later ones this share, at random.
-_SAMPLE = 0.005
+#: The first warm frames of a task are verified, the second where it has so many that this costs no more than a percent.
+#: Tasks of fewer frames than the least have none verified: a cold frame may take as long as ten warm ones, and a
+#: verification leaves another session cold.
+_FRAMES_FOR_FIRST = (8, 200)
+#: And of all later ones this share, at random: even where a cold frame takes ten times as long, that costs two percent.
+_SAMPLE = 0.002
+#: Keeping data must save so many times what verifying it costs, and at least so much of a frame, for the memory's sake.
+_SAVING = 1.5
+_SAVING_MIN = 0.02
 #: How far values of the two may be apart. On one kind of processor they have the same bits; on another, or on GPUs, the
 #: last bits may differ, which nobody can see: one step of 255.
 TOLERANCE = 1 / 255
@@ -25,7 +28,17 @@ def should_verify(task: Task, chance: float) -> bool:
     """
     if task.cold or task.settings.persistent_data is not PersistentData.AUTO:
         return False
-    return task.verifications < min(_FIRST, task.frames_total // _FRAMES_PER_FIRST) or chance < _SAMPLE
+    return task.verifications < _firsts(task) or chance < _SAMPLE
+
+
+def saving_min(task: Task) -> float:
+    """Return which share of a frame, 0 to 1, must be saved by keeping data of one for the next, for that to pay."""
+    firsts_share = max(1, _firsts(task)) / max(_FRAMES_FOR_FIRST[0], task.frames_total)
+    return max(_SAVING_MIN, _SAVING * (firsts_share + _SAMPLE))
+
+
+def _firsts(task: Task) -> int:
+    return sum(task.frames_total >= frames for frames in _FRAMES_FOR_FIRST)
 
 
 def in_doubt(outputs: list[Output]) -> list[Output]:

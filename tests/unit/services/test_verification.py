@@ -10,11 +10,13 @@ from renderfarm.auth import LOCAL_OWNER
 from renderfarm.domain.failures import FailureKind
 from renderfarm.domain.leases import Lease
 from renderfarm.domain.models import Unit, UnitKind
+from renderfarm.domain.paces import Paces
 from renderfarm.domain.render_settings import PersistentData
 from renderfarm.domain.states import TaskState, UnitState
 from renderfarm.domain.unit_spec import unit_spec
+from renderfarm.domain.verification import saving_min, should_verify
 from renderfarm.errors import LeaseLost
-from renderfarm.services import tasks, verification
+from renderfarm.services import placement, tasks, verification
 from renderfarm.services.retries import retry_task
 from tests.unit.services.story import REPORT, Story
 
@@ -149,6 +151,32 @@ def test_only_what_the_farm_keeps_by_itself_is_verified(story: Story, setting: P
             story.commit(lease, warm=True)
     ended = story.task(task.id)
     assert (ended.state, ended.verifications) == (TaskState.COMPLETED, 0)
+
+
+@pytest.mark.parametrize(("frames", "firsts"), [(7, 0), (8, 1), (199, 1), (200, 2)])
+def test_longer_tasks_have_more_of_their_first_frames_verified(story: Story, frames: int, firsts: int) -> None:
+    task = story.submit(frames=f"1-{frames}")
+    chosen = [count for count in range(4) if should_verify(replace(task, verifications=count), chance=0.9)]
+    assert chosen == list(range(firsts))
+    assert should_verify(replace(task, verifications=9), chance=0.001)
+
+
+@pytest.mark.parametrize(("frames", "share"), [(1, 0.1905), (8, 0.1905), (50, 0.033), (1000, 0.02)])
+def test_keeping_must_save_more_than_verifying_costs(story: Story, frames: int, share: float) -> None:
+    assert saving_min(story.submit(frames=f"1-{frames}")) == pytest.approx(share)
+
+
+def test_a_verification_is_given_ahead_like_any_short_frame(story: Story) -> None:
+    task = story.admitted(frames="1-10")
+    [lease] = story.place("w1")
+    story.commit(lease, warm=True)
+    [verify] = verifications(story, task.id)
+    paces = Paces()
+    paces.note(task.id, task.asset_id, 1, 0.2, 0.1)
+    slots = story.slots(["w2"], busy=["w2"])
+    look = placement.place_units(story.farm, story.epoch, slots, {"w2": "node"}, paces)
+    [given] = [placed for placed in look.placed if placed.lease.unit_id == verify.id]
+    assert given.estimate_s == pytest.approx(0.3)
 
 
 def test_a_paused_task_keeps_its_verification_back(story: Story) -> None:
