@@ -77,8 +77,8 @@ def cases(*, cores: int, quick: bool) -> tuple[Case, ...]:
 
     Frames that are to be long are as long with many cores as with few.
 
-    An animation has some dozens of frames, as the farm pays for its first ones: each worker renders one before it has
-    anything to keep, and two frames are verified.
+    An animation whose data are kept has some dozens of frames, as the farm pays for its first ones: each worker renders
+    one before it has anything to keep, and the first warm one is verified.
     """
     return (
         Case(
@@ -104,9 +104,9 @@ def cases(*, cores: int, quick: bool) -> tuple[Case, ...]:
             name="sampling_bound",
             title="sampling-bound",
             maker="sampling",
-            frames=8 if quick else 20,
-            size={"samples": (7 if quick else 20) * cores, "width_px": 320},
-            rounds=1 if quick else 7,
+            frames=4 if quick else 8,
+            size={"samples": (16 if quick else 64) * cores, "width_px": 320},
+            rounds=1 if quick else 5,
             once=() if quick else tuple(other for other in _OTHERS if other is not Contender.BLENDER_A_KEPT),
             few=2,
             chunk=4,
