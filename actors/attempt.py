@@ -17,7 +17,7 @@ from actors.blender_session import SessionCancelled, SessionFailed
 from actors.looking import Looking
 from actors.session_watch import system_failure
 from blender_runtime import protocol
-from blender_runtime.protocol import FrameDone, Progress
+from blender_runtime.protocol import FrameDone, Opened, Progress
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
 from renderfarm.domain.models import Asset, Task, Unit, UnitKind
@@ -58,10 +58,12 @@ class AttemptRun:
         self.frames_rendered = 0
         self.render_seconds = 0.0
         self.preparation_seconds: float | None = None
+        self.open_seconds: float | None = None
         self.peak_memory_bytes = 0
         self._devices: dict[str, None] = {}
         """What its frames were rendered on, in the order in which that was seen."""
-        self._is_merge = False
+        self.kind: UnitKind | None = None
+        """Of its unit; None: not known yet."""
         self._looking: Looking | None = None
         self._working: asyncio.Task[None] | None = None
         self._stopped = False
@@ -134,7 +136,7 @@ class AttemptRun:
         assignment = await self._worker.begins.ask(self.lease)
         if assignment is None:
             raise LeaseLost(f"unit {self.lease.unit_id} has moved on before it began")
-        self._is_merge = assignment.unit.kind is UnitKind.MERGE
+        self.kind = assignment.unit.kind
         self._looking = Looking(self._worker.farm.settings, assignment)
         work = {
             UnitKind.INSPECT: self._inspect,
@@ -234,7 +236,7 @@ class AttemptRun:
             session = await self._worker.session(self.blender_version, self.log_path)
             await session.render(
                 self.request,
-                on_begin=self._worker.send_ahead,
+                on_begin=self._note_opened,
                 on_progress=self._note_progress,
                 on_frame=on_frame,
                 **self._limits(task),
@@ -265,6 +267,11 @@ class AttemptRun:
             raise prepared
         self.asset_id = asset.id
         return prepared
+
+    def _note_opened(self, opened: Opened) -> None:
+        if not opened.reused:
+            self.open_seconds = opened.open_seconds
+        self._worker.send_ahead()
 
     def _note_progress(self, progress: Progress) -> None:
         self._progress = progress
@@ -319,7 +326,7 @@ class AttemptRun:
         self._publishing.append(worker.publishing.submit(committed))
 
     async def _write_failure(self, failure: Failure) -> None:
-        is_flawed_merge = self._is_merge and failure.kind is FailureKind.FLAWED
+        is_flawed_merge = self.kind is UnitKind.MERGE and failure.kind is FailureKind.FLAWED
         fail = retries.fail_flawed_merge if is_flawed_merge else failing.fail
         try:
             await self._worker.insist(fail, self.lease, failure, await self._full_report())

@@ -165,7 +165,7 @@ class BlenderSession:
         open_timeout_s: float,
         frame_timeout_s: float,
         no_progress_timeout_s: float,
-        on_begin: Callable[[], None] | None = None,
+        on_begin: Callable[[Opened], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_frame: Callable[[FrameDone], Awaitable[None]] | None = None,
     ) -> tuple[FrameDone, ...]:
@@ -182,7 +182,7 @@ class BlenderSession:
         async def take(reply: protocol.Reply) -> None:
             self._is_rendering = True
             if isinstance(reply, Opened) and on_begin is not None:
-                on_begin()
+                on_begin(reply)
             if isinstance(reply, Progress) and on_progress is not None:
                 on_progress(reply)
             if isinstance(reply, FrameDone):

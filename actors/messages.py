@@ -47,6 +47,8 @@ class Outcome:
     """What they took."""
     preparation_seconds: float | None = None
     """How much of a cold frame went by before its first samples, at least; None: nobody knows."""
+    open_seconds: float | None = None
+    """What opening its file took; None: it was open."""
     peak_memory_bytes: int = 0
     """Peak resident memory of Blender; 0: nobody knows."""
     since_turn_s: float | None = None

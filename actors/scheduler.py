@@ -35,7 +35,7 @@ _RECORD_EVERY_S = 5.0
 _PUBLISH_AFTER_S = 30.0
 #: How often in the time of a lease the scheduler looks around unasked: for leases that have run out, and for what it
 #: should have been woken for.
-_LOOKS_PER_LEASE = 5
+_LOOKS_PER_LEASE = 3
 _STOP_WAIT_S = 10.0
 _CRASHED = 70
 
@@ -181,6 +181,7 @@ class Scheduler:
                     outcome.frames,
                     outcome.render_seconds,
                     outcome.preparation_seconds,
+                    outcome.open_seconds,
                 )
                 self._needs.note(outcome.lease.task_id, outcome.peak_memory_bytes, least_bytes)
         if losses:

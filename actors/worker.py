@@ -28,7 +28,7 @@ from actors.node_resources import node_resources
 from actors.scene_cache import SceneCache
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease, RenderedFile
-from renderfarm.domain.models import Asset, Output
+from renderfarm.domain.models import Asset, Output, UnitKind
 from renderfarm.domain.policy import AHEAD_MAX_S
 from renderfarm.domain.states import AssetState
 from renderfarm.errors import Conflict, FarmUnavailable, RenderfarmError
@@ -139,13 +139,15 @@ class Worker:
             frames=run.frames_rendered,
             render_seconds=run.render_seconds,
             preparation_seconds=run.preparation_seconds,
+            open_seconds=run.open_seconds,
             peak_memory_bytes=run.peak_memory_bytes,
             since_turn_s=None if run.turn_ended_s is None else time.monotonic() - run.turn_ended_s,
         )
 
     def has_waiting(self, task_id: str | None) -> bool:
-        """Tell whether it has been given more of a task than it has begun."""
-        return any(not run.has_begun and lease.task_id == task_id for lease, run in self._runs.items())
+        """Tell whether it has been given more frames of a task than it has begun."""
+        waiting = [run for run in self._runs.values() if not run.has_begun and run.lease.task_id == task_id]
+        return any(run.kind in (None, UnitKind.RENDER, UnitKind.MERGE) for run in waiting)
 
     @asynccontextmanager
     async def turn(self, run: AttemptRun) -> AsyncIterator[None]:

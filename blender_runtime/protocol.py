@@ -46,10 +46,10 @@ class Render:
     frames: tuple[int, ...]
     log_path: str
     """File to which Blender's output goes from this request on."""
+    saving_min: float
+    """Share of a frame, 0 to 1, that keeping render data must save where the unit leaves it to the session."""
     fresh: bool = False
     """Open the file anew, so that nothing is left of what was rendered before."""
-    saving_min: float = 0.0
-    """Share of a frame, 0 to 1, that keeping render data must save where the unit leaves it to the session."""
     memory_max_bytes: int = 0
     """Resident memory above which the session gives up what it keeps, and at last wants to be ended; 0: no limit."""
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 #: Preparing a frame must take so many times what keeping is to save, for that to be tried again.
 _AGAIN = 2.0
 #: And warm frames must save so much less for keeping to be a disappointment: short frames differ by milliseconds.
-_MISSED = 0.5
+_MISSED = 0.7
+#: The first frame of a process takes longer to prepare than any other. What seems to save less than so many times what
+#: it must is compared with a second cold frame.
+_SURE = 4.0
 #: Frames differ, and a machine may stall: only so many disappointments in a row tell something. After each, the next
 #: frame is rendered cold, to compare with.
 _MISSES_MAX = 2
@@ -35,7 +38,11 @@ class Thrift:
         self._frame: int | None = None
         """The latest one."""
         self._cold_preparation_s = 0.0
+        self._colds = 0
+        """Frames that this process has rendered cold."""
         self._pays = True
+        self._saved = 0.0
+        """Share of a frame that keeping was found to save when it was given up."""
         self._misses = 0
         self._dropped = False
         self._reopened = False
@@ -59,6 +66,8 @@ class Thrift:
             saving_min: share of a frame, 0 to 1, that keeping must save to pay.
         """
         self._wanted, self._saving_min = wanted, saving_min
+        if not self._pays and self._saved >= saving_min:  # it did not for another task
+            self._pays, self._misses = True, 0
         # What is burnt into a picture, its time for example, differs from render to render: it could not be verified.
         keeps = {"off": False, "file": self._file_keeps}.get(wanted, not scene.render.use_stamp)
         keeps = keeps and not self._dropped and (self._pays or is_part or wanted != "auto")
@@ -81,6 +90,7 @@ class Thrift:
         keeps = bool(scene.render.use_persistent_data) and scene.render.engine == "CYCLES"
         is_reused = keeps and self._has_data
         self._has_data = keeps
+        self._colds += not is_reused
         if is_part:
             return False
         if is_reused:
@@ -95,7 +105,11 @@ class Thrift:
         """Decide whether keeping goes on, by what it has saved, or could."""
         if is_reused:
             saved_s = self._cold_preparation_s - preparation_s
-            if saved_s >= _MISSED * self._saving_min * (took_s + saved_s):
+            must_s = self._saving_min * (took_s + saved_s)
+            if self._colds == 1 and saved_s < _SURE * must_s:
+                self._throw_away(scene)
+                return
+            if saved_s >= _MISSED * must_s:
                 self._misses = 0
                 return
             self._misses += 1
@@ -118,6 +132,7 @@ class Thrift:
     def _stop_keeping(self, scene: bpy.types.Scene, saved_s: float, cold_s: float) -> None:
         told = f"keeping render data saves {max(0.0, saved_s):.3f} s of {cold_s:.3f} s"
         print(f"renderfarm: {told} a frame: it is not kept", flush=True)
+        self._saved = max(0.0, saved_s) / cold_s if cold_s > 0 else 0.0
         self._pays = self._has_data = False
         scene.render.use_persistent_data = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import os
 import stat
 import tomllib
@@ -27,6 +28,8 @@ from renderfarm.errors import InvalidInput
 _FILE_NAME = "renderfarm.toml"
 #: Paths which, relative in the file, are relative to it.
 _FILE_PATHS = ("data", "runtime")
+#: One may be late and one lost.
+_BEATS_PER_LEASE = 3
 
 _log = logging.getLogger(__name__)
 
@@ -85,8 +88,8 @@ class Settings(BaseSettings):
     """Opening and inspecting a file."""
     lease_s: float = Field(default=15.0, gt=0)
     """A lease that its worker has not renewed for this long is lost."""
-    heartbeat_s: float = Field(default=2.0, gt=0)
-    """Workers renew their leases and report progress this often."""
+    heartbeat_s: float = Field(default=2.0, gt=0, validate_default=True)
+    """Workers renew their leases and report progress this often: three times in ``lease_s`` at least."""
     tick_s: float = Field(default=1.0, gt=0)
     """The scheduler hears from the workers this often even when nobody wakes it."""
 
@@ -120,6 +123,14 @@ class Settings(BaseSettings):
         if not value:
             return None
         urls.CHECKS[str(info.field_name)](value)
+        return value
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _in_time(cls, value: float, info: ValidationInfo) -> float:
+        longest_s = info.data.get("lease_s", math.inf) / _BEATS_PER_LEASE
+        if value > longest_s:
+            raise ValueError(f"leases of {info.data['lease_s']:g} s need a heartbeat every {longest_s:g} s or more often")
         return value
 
     @field_validator("blender", mode="before")

@@ -19,6 +19,8 @@ class Pace:
     preparation_s: float | None
     """The least that has gone by before a cold frame's first samples, as Blender's first ever takes longer; None:
     nobody knows."""
+    open_s: float | None = None
+    """The least that opening the file has taken; None: nobody knows."""
 
 
 class Paces:
@@ -28,7 +30,13 @@ class Paces:
         self._paces: OrderedDict[str, Pace] = OrderedDict()
 
     def note(
-        self, task_id: str, asset_id: str, frames: int, seconds: float, preparation_s: float | None = None
+        self,
+        task_id: str,
+        asset_id: str,
+        frames: int,
+        seconds: float,
+        preparation_s: float | None = None,
+        open_s: float | None = None,
     ) -> None:
         """Learn from an attempt."""
         if frames <= 0:
@@ -38,9 +46,9 @@ class Paces:
             frame_s = seconds / frames
             if before is not None:
                 frame_s = before.frame_s + _WEIGHT * (frame_s - before.frame_s)
-                known = [some_s for some_s in (preparation_s, before.preparation_s) if some_s is not None]
-                preparation_s = min(known, default=None)
-            self._paces[key] = Pace(frame_s=frame_s, preparation_s=preparation_s)
+                preparation_s = _least(preparation_s, before.preparation_s)
+                open_s = _least(open_s, before.open_s)
+            self._paces[key] = Pace(frame_s=frame_s, preparation_s=preparation_s, open_s=open_s)
         while len(self._paces) > _KEPT_MAX:
             self._paces.popitem(last=False)
 
@@ -49,10 +57,14 @@ class Paces:
         return None if task_id is None else self._paces.get(task_id)
 
     def frame_seconds(self, task_id: str | None, asset_id: str, *, is_cold: bool = False) -> float | None:
-        """Return what a frame will probably take, or one that is to be rendered cold; None: nobody knows."""
+        """Return what a frame will probably take, or one that is rendered cold, file and all; None: nobody knows."""
         if task_id is None:
             return None
         found = self._paces.get(task_id) or self._paces.get(asset_id)
         if found is None:
             return None
-        return found.frame_s + ((found.preparation_s or 0.0) if is_cold else 0.0)
+        return found.frame_s + ((found.open_s or 0.0) + (found.preparation_s or 0.0) if is_cold else 0.0)
+
+
+def _least(*some_s: float | None) -> float | None:
+    return min((one_s for one_s in some_s if one_s is not None), default=None)

@@ -93,7 +93,7 @@ def chunk_s(candidates: Iterable[Candidate], slots: Sequence[Slot]) -> float:
     waiting_s = sum(estimates_s)
     given_s = sum(slot.backlog_s for slot in slots if not slot.free and slot.backlog_s < math.inf)
     part_s = (waiting_s + given_s) / max(1, len(slots))
-    # One unit more than a worker's part: some must have it, and it goes to the least busy.
+    # One unit more than a worker's part, as somebody must have the last one.
     return min(AHEAD_MAX_S, max(_AHEAD_SHARE * part_s, min(part_s + max(estimates_s, default=0.0), _AHEAD_MIN_S)))
 
 

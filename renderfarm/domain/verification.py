@@ -5,9 +5,8 @@ from __future__ import annotations
 from renderfarm.domain.models import Output, Task
 from renderfarm.domain.render_settings import PersistentData
 
-#: The first warm frames of a task are verified, the second where it has so many that this costs no more than a percent.
-#: Tasks of fewer frames than the least have none verified: a cold frame may take as long as ten warm ones, and a
-#: verification leaves another session cold.
+#: The first warm frame of a task of so many is verified, and the second of one of so many. Of shorter tasks none is: a
+#: cold frame may take as long as ten warm ones.
 _FRAMES_FOR_FIRST = (8, 200)
 #: And of all later ones this share, at random: even where a cold frame takes ten times as long, that costs two percent.
 _SAMPLE = 0.002
@@ -32,7 +31,10 @@ def should_verify(task: Task, chance: float) -> bool:
 
 
 def saving_min(task: Task) -> float:
-    """Return which share of a frame, 0 to 1, must be saved by keeping data of one for the next, for that to pay."""
+    """Return which share of a frame, 0 to 1, must be saved by keeping data of one for the next, for that to pay.
+
+    In tasks that are too short to verify any it is as much as in the shortest that are not.
+    """
     firsts_share = max(1, _firsts(task)) / max(_FRAMES_FOR_FIRST[0], task.frames_total)
     return max(_SAVING_MIN, _SAVING * (firsts_share + _SAMPLE))
 

@@ -15,7 +15,7 @@ LATE_S = 10.0
 #: Ids that transactions may have taken and not yet committed.
 LATE_IDS = 1000
 _READ_MAX = 1000
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 2.0
 #: While the events are away.
 _LOOK_OFTEN_S = 0.2
 

@@ -162,6 +162,15 @@ def test_passwords_that_everybody_may_read_are_warned_of(folder: Path, caplog: p
     assert "hunter2" not in caplog.text
 
 
+def test_a_lease_lasts_several_heartbeats(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RENDERFARM_LEASE_S", "3")
+    assert run(["list"]) == BAD_INPUT
+    told = "RENDERFARM_HEARTBEAT_S: leases of 3 s need a heartbeat every 1 s or more often"
+    assert told in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setenv("RENDERFARM_HEARTBEAT_S", "1")
+    assert Settings().heartbeat_s == 1.0
+
+
 def test_a_farm_on_its_own_uses_no_services(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder / "renderfarm.toml", 'redis_url = "redis://h"')
     monkeypatch.setenv("RENDERFARM_DATABASE_URL", "mysql://u@h/x")

@@ -25,10 +25,14 @@ class Render(SimpleNamespace):
 class Story:
     """A file that is open, and frames that are rendered in it."""
 
-    def __init__(self, *, file_keeps: bool = False, wanted: str = "auto", saving_min: float = 0.1) -> None:
+    def __init__(
+        self, *, file_keeps: bool = False, wanted: str = "auto", saving_min: float = 0.1, is_first: bool = False
+    ) -> None:
         self.thrift = Thrift()
         self.render = Render(use_persistent_data=file_keeps)
         self.scene: Any = SimpleNamespace(render=self.render)
+        if not is_first:  # another file was rendered before
+            self.thrift.count_frame(self.scene, 0.0, 1.0, is_part=True)
         self.thrift.opened("a.blend")
         self.thrift.chosen(self.scene)
         self.wanted = wanted
@@ -64,15 +68,29 @@ def test_what_must_be_saved_is_the_tasks_to_say() -> None:
     assert [story.frame(1, 0.03, 1.0), story.frame(2, 0.0, 0.97)] == [False, True]
     assert story.keeps()
     story.saving_min = 0.2  # another task on the same scene, that pays more for verifying
-    assert [story.frame(number, 0.0, 0.97) for number in (3, 4, 5)] == [True, False, False]
+    assert [story.frame(3, 0.0, 0.97), story.frame(4, 0.03, 1.0)] == [True, False]
     assert not story.keeps()
+    story.saving_min = 0.03  # and one that pays less again
+    assert [story.frame(5, 0.03, 1.0), story.frame(6, 0.0, 0.97)] == [False, True]
 
 
 def test_a_frame_that_was_disturbed_for_a_moment_is_no_disappointment() -> None:
     story = Story(saving_min=0.02)
     story.frame(1, 0.03, 1.0)
-    assert all(story.frame(number, 0.018, 1.0) for number in range(2, 9))  # saves more than half of what it must
+    assert all(story.frame(number, 0.015, 1.0) for number in range(2, 9))  # saves three quarters of what it must
     assert story.keeps()
+
+
+def test_the_first_frame_of_a_process_is_no_measure_of_little() -> None:
+    story = Story(saving_min=0.02, is_first=True)
+    assert [story.frame(1, 0.06, 1.0), story.frame(2, 0.01, 0.95)] == [False, True]  # it seems to save 0.05
+    assert [story.frame(3, 0.012, 0.95), story.frame(4, 0.01, 0.95)] == [False, False]  # it could save 0.012
+    assert not story.keeps()
+
+
+def test_it_is_measure_enough_where_much_is_saved() -> None:
+    story = Story(is_first=True)
+    assert [story.frame(1, 0.8, 1.0), story.frame(2, 0.1, 0.3), story.frame(3, 0.1, 0.3)] == [False, True, True]
 
 
 def test_what_has_not_saved_much_twice_is_not_kept_any_more() -> None:

@@ -148,7 +148,7 @@ class Bench:
     def _render(
         self, script: str, frames: tuple[int, ...], scene: Path, output: Path, log: Path, **options: Any
     ) -> tuple[FrameDone, ...]:
-        orders = {name: options.pop(name) for name in ("fresh", "memory_max_bytes") if name in options}
+        orders = {name: options.pop(name) for name in ("fresh", "memory_max_bytes", "saving_min") if name in options}
         request = render_request(script, frames, scene, output, log, **orders)
         done: tuple[FrameDone, ...] = self._run(self.session.render(request, **(LIMITS | options)))
         return done
@@ -158,7 +158,12 @@ def render_request(
     script: str, frames: tuple[int, ...], scene: Path, output: Path, log: Path, **orders: Any
 ) -> protocol.Render:
     return protocol.Render(
-        script=script, frames=frames, scene_path=str(scene), output_dir=str(output), log_path=str(log), **orders
+        script=script,
+        frames=frames,
+        scene_path=str(scene),
+        output_dir=str(output),
+        log_path=str(log),
+        **({"saving_min": 0.1} | orders),
     )
 
 

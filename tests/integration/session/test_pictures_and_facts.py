@@ -184,7 +184,7 @@ def test_short_frames_in_a_row_tell_only_of_their_ends(
             generate_script(replace(PLAIN, frames=frames)), frames, scenes / "plain.blend", tmp_path, tmp_path / "log"
         )
         done = bench.session.render(
-            request, on_begin=lambda: heard.append("begun"), on_progress=heard.append, on_frame=on_frame, **LIMITS
+            request, on_begin=lambda _: heard.append("begun"), on_progress=heard.append, on_frame=on_frame, **LIMITS
         )
         run(done)
 

@@ -162,7 +162,7 @@ async def main(folder, script):
     )
     request = Render(
         script=script, scene_path=str(folder / "none"), output_dir=str(folder), frames=(1,),
-        log_path=str(folder / "log"),
+        log_path=str(folder / "log"), saving_min=0.1,
     )
     await session.render(
         request,

@@ -16,7 +16,7 @@ from actors.blender_session import SessionCancelled, SessionFailed
 from actors.blenders import Blender
 from actors.messages import Outcome
 from actors.worker import Worker
-from blender_runtime.protocol import FrameDone, Progress, Render
+from blender_runtime.protocol import FrameDone, Opened, Progress, Render
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
@@ -117,7 +117,7 @@ class FakeSession:
         self,
         request: Render,
         *,
-        on_begin: Callable[[], None],
+        on_begin: Callable[[Opened], None],
         on_progress: Callable[[Progress], None],
         on_frame: Callable[[FrameDone], Awaitable[None]],
         **_options: object,
@@ -125,9 +125,10 @@ class FakeSession:
         assert self.ahead in (None, request)
         self.told.append(f"{'sent ahead' if self.ahead else 'asked'}: {request.frames}")
         self.ahead, self._is_rendering = None, True
+        reused = self.open_scene == Path(request.scene_path) and not request.fresh
         self.open_scene, fresh = Path(request.scene_path), request.fresh
         _write(Path(request.log_path), "Blender said something")
-        on_begin()
+        on_begin(Opened(scene_path=request.scene_path, open_seconds=0.5, reused=reused))
         try:
             for frame in request.frames:
                 if not self.frames:  # all others are short frames that follow one

@@ -12,7 +12,7 @@ import pytest
 from actors.blenders import Blender
 from renderfarm.domain.failures import Failure, FailureKind
 from renderfarm.domain.leases import Lease
-from renderfarm.domain.models import Task
+from renderfarm.domain.models import Task, UnitKind
 from renderfarm.domain.states import TaskState, UnitState
 from renderfarm.errors import Conflict, FarmUnavailable, StorageFull
 from tests.unit.actors.fake_blender import Bench, FakeSession, execute, executing, living, until
@@ -243,6 +243,41 @@ def test_short_frames_are_stored_together_once_all_are_rendered(bench: Bench, mo
     assert {name for name, _, _ in puts} >= {"0001.png", "0002.png", "0003.png"}
     assert len({thread for _, thread, _ in puts}) == 1
     assert {rendered for _, _, rendered in puts} == {3}
+
+
+@pytest.mark.usefixtures("short_frames")
+def test_short_frames_do_not_wait_for_a_verification_which_never_joins_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.company.WAIT_MAX_S", 60.0)
+
+    async def scenario() -> None:
+        task, first = bench.task("1-8")
+        await execute(bench.worker, first)
+        await execute(bench.worker, bench.story.place()[0])  # which is warm
+        [verification], [frame] = bench.story.place(), bench.story.place()
+        kinds = {unit.id: unit.kind for unit in bench.story.units(task.id)}
+        assert [kinds[verification.unit_id], kinds[frame.unit_id]] == [UnitKind.VERIFY, UnitKind.RENDER]
+        async with asyncio.timeout(10):
+            outcomes = await bench.worker.execute([frame, verification])
+        assert [outcome.failure for outcome in outcomes] == [None, None]
+
+    asyncio.run(scenario())
+
+
+def test_an_outcome_tells_how_long_ago_its_turn_ended(bench: Bench) -> None:
+    async def scenario() -> None:
+        _, first = bench.task("1-2")
+        [second] = bench.story.place()
+        earlier, later = await bench.worker.execute([first, second])
+        assert earlier.since_turn_s is not None
+        assert later.since_turn_s is not None
+        assert earlier.since_turn_s > later.since_turn_s >= 0.0
+        assert (earlier.open_seconds, later.open_seconds) == (0.5, None)
+        [without] = await bench.worker.execute([replace(first, attempt=9)])  # a lease that is lost
+        assert without.since_turn_s is None
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.usefixtures("short_frames")

@@ -31,6 +31,9 @@ def test_preparing_is_what_it_takes_once_blender_is_warm() -> None:
     assert pace is not None
     assert pace.preparation_s == 0.2
     assert paces.frame_seconds("t", "a", is_cold=True) == 10.2
+    for open_s in (3.0, None, 2.0):
+        paces.note("t", "a", 1, 10.0, open_s=open_s)
+    assert paces.frame_seconds("t", "a", is_cold=True) == 12.2
 
 
 def test_an_attempt_without_frames_tells_nothing() -> None:
