@@ -130,7 +130,9 @@ class Settings(BaseSettings):
     def _in_time(cls, value: float, info: ValidationInfo) -> float:
         longest_s = info.data.get("lease_s", math.inf) / _BEATS_PER_LEASE
         if value > longest_s:
-            raise ValueError(f"leases of {info.data['lease_s']:g} s need a heartbeat every {longest_s:g} s or more often")
+            raise ValueError(
+                f"leases of {info.data['lease_s']:g} s need a heartbeat every {longest_s:g} s or more often"
+            )
         return value
 
     @field_validator("blender", mode="before")
