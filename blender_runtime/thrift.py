@@ -57,7 +57,7 @@ class Thrift:
         """Take note of what the file itself wants for the scene that is to be rendered."""
         self._file_keeps = scene.render.use_persistent_data
 
-    def keep(self, scene: bpy.types.Scene, wanted: str, *, is_part: bool, saving_min: float = 0.0) -> None:
+    def keep(self, scene: bpy.types.Scene, wanted: str, *, is_part: bool, saving_min: float) -> None:
         """Keep render data from now on or not: ``auto`` (where it pays), ``on``, ``off``, or as the ``file`` says.
 
         For parts of a frame it always pays: what is kept is the same frame's.

@@ -146,8 +146,9 @@ def _limit_bytes(kind: _Kind, kinds: Set[_Kind]) -> int | None:
 
 def _candidate(unit: ReadyUnit, gpus_known: bool, paces: Paces) -> Candidate:
     # Whole frames are what is measured.
-    is_frame, is_cold = unit.kind in RENDERING and not unit.is_part, unit.kind is UnitKind.VERIFY
-    pace_s = paces.frame_seconds(unit.task_id, unit.asset_id, is_cold=is_cold) if is_frame else None
+    pace_s = None
+    if unit.kind in RENDERING and not unit.is_part:
+        pace_s = paces.frame_seconds(unit.task_id, unit.asset_id, is_cold=unit.kind is UnitKind.VERIFY)
     return Candidate(
         unit_id=unit.id,
         order=(-unit.priority, unit.task_id or "", unit.position),
