@@ -12,7 +12,7 @@ from renderfarm.domain.models import Asset, Task
 from renderfarm.domain.planning import pictures, plan
 from renderfarm.domain.render_settings import RenderSettings
 from renderfarm.domain.splitting import cut_frames
-from renderfarm.domain.states import UNIT_OPEN, AssetState, TaskState, UnitState
+from renderfarm.domain.states import UNIT_OPEN, AssetState, TaskState, UnitState, check_step
 from renderfarm.errors import AssetNotReady, InvalidAsset, InvalidInput, NotFound
 from renderfarm.ports import Farm, Page, TaskQuery, Transaction
 from renderfarm.services.assets import get_asset
@@ -154,6 +154,9 @@ def resume_task(farm: Farm, principal: Principal, task_id: str) -> Task:
     """Go on with a paused task. Raises NotFound, IllegalTransition."""
 
     def resume(tx: Transaction, task: Task, cause: Cause) -> Task:
+        check_step(
+            task.state, TaskState.RUNNING
+        )  # what has ended before it began may become queued, but by a retry only
         state = TaskState.QUEUED if task.started_at is None else TaskState.RUNNING
         moved = move_task(tx, task, replace(task, state=state), cause)
         tx.units.hold(task.id, False)

@@ -203,6 +203,16 @@ def test_a_task_paused_before_it_was_admitted_stays_paused(story: Story) -> None
     assert story.task(task.id).state is TaskState.COMPLETED
 
 
+def test_what_was_cancelled_before_it_began_is_not_resumed(story: Story) -> None:
+    # T: cancelled > queued by a retry only, as a resumed task would wait for units that stay cancelled
+    task = story.admitted(frames="1-2")
+    tasks.cancel_task(story.farm, LOCAL_OWNER, task.id)
+    with pytest.raises(IllegalTransition, match="it is cancelled and cannot become running"):
+        tasks.resume_task(story.farm, LOCAL_OWNER, task.id)
+    assert story.task(task.id).state is TaskState.CANCELLED
+    assert retries.retry_task(story.farm, LOCAL_OWNER, task.id, None).state is TaskState.QUEUED
+
+
 def test_a_paused_task_ends_when_its_last_running_frame_does(story: Story) -> None:
     # T: running > paused > completed
     task = story.admitted(frames="1")
