@@ -67,7 +67,7 @@ class PlainDisplay:
             say(f"{self._title}: {self._state}, {self._done}/{self._total} frames")
 
     def frame_done(self, output: Mapping[str, Any], path: Path | None) -> None:
-        what = "movie" if is_movie(output) else f"{_frame(output)} in {duration(output['render_seconds'])}"
+        what = "movie" if is_movie(output) else f"{_frame(output)} in {_rendering(output)}"
         say(f"{self._title}: {what}  {path or output['name']}")
 
     def room_px(self) -> tuple[int, int] | None:
@@ -144,7 +144,7 @@ class LiveDisplay:
 
     def frame_done(self, output: Mapping[str, Any], path: Path | None) -> None:
         if not is_movie(output):
-            self._last_frame = f"{_frame(output)} took {duration(output['render_seconds'])}"
+            self._last_frame = f"{_frame(output)} took {_rendering(output)}"
 
 
 def _worker_table(running: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -163,3 +163,8 @@ def _worker_table(running: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def _frame(output: Mapping[str, Any]) -> str:
     return f"frame {output['frame']}" + (f" from {output['camera']}" if output["camera"] else "")
+
+
+def _rendering(output: Mapping[str, Any]) -> str:
+    """Return what a frame cost: where parts of it were rendered side by side, people waited less for it."""
+    return f"{duration(output['render_seconds'])} of rendering"

@@ -275,6 +275,7 @@ class Output:
     size_bytes: int
     media_type: str
     render_seconds: float
+    """Of a merged frame: its parts' and the merge's."""
     committed_at: float
     published: bool
     """The file stands under its final name in the object store."""

@@ -51,8 +51,8 @@ class FrameCommit:
     frame: int
     files: tuple[RenderedFile, ...]
     render_seconds: float
-    parts_seconds: float = 0.0
-    """What the parts of the frame took that were merged."""
+    parts_seconds: tuple[float, ...] = ()
+    """What each part of the frame took that was merged."""
     warm: bool = False
     """It was rendered with what the session had kept of earlier frames."""
     devices: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ def _with_parts(tx: Transaction, commit: FrameCommit) -> FrameCommit:
         return commit
     parts = tx.outputs.of_units(inputs_of(tx, commit.unit.task_id or "", commit.unit.id))
     seconds = {part.unit_id: part.render_seconds for part in parts if part.frame == commit.frame}
-    return replace(commit, parts_seconds=sum(seconds.values()))
+    return replace(commit, parts_seconds=tuple(seconds.values()))
 
 
 def _commit(
@@ -162,14 +162,12 @@ def _commit(
             role,
             commit.frame,
             now,
-            render_seconds=seconds + commit.parts_seconds,
+            render_seconds=seconds + sum(commit.parts_seconds),
             warm=commit.warm,
         )
         for file in commit.files
     ]
-    what = f"frame {commit.frame}" if unit.part is None else f"a part of frame {commit.frame}"
-    where = f" on {', '.join(commit.devices)}" if commit.devices else ""
-    cause = Cause(reason=f"{what} in {seconds:.2f} s{where}", actor=f"worker:{lease.worker_id}", at=now)
+    cause = Cause(reason=_told(commit), actor=f"worker:{lease.worker_id}", at=now)
     steps.add_outputs(outputs, _impressions(outputs, commit.files))
     steps.note_unit(unit, "frame.committed", None, ", ".join(output.name for output in outputs)[:255], cause)
     for output in outputs:
@@ -186,6 +184,22 @@ def _commit(
     else:
         succeed(steps, unit, commit.report, cause)
     return outputs
+
+
+def _told(commit: FrameCommit) -> str:
+    """Say what was rendered, and how many seconds of rendering that is: of a merged frame, its parts' too.
+
+    Somebody who waited for it has waited less where parts were rendered side by side.
+    """
+    what = f"frame {commit.frame}" if commit.unit.part is None else f"a part of frame {commit.frame}"
+    where = f" on {', '.join(commit.devices)}" if commit.devices else ""
+    if not commit.parts_seconds:
+        return f"{what} in {commit.render_seconds:.2f} s of rendering{where}"
+    parts_s = sum(commit.parts_seconds)
+    return (
+        f"{what} in {parts_s + commit.render_seconds:.2f} s of rendering: "
+        f"{len(commit.parts_seconds)} parts {parts_s:.2f} s, merged in {commit.render_seconds:.2f} s{where}"
+    )
 
 
 def _impressions(outputs: Sequence[Output], files: Sequence[RenderedFile]) -> dict[str, bytes]:

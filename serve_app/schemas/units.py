@@ -116,7 +116,7 @@ class Output(BaseModel):
     size_bytes: int
     sha256: str
     media_type: str
-    render_seconds: float
+    render_seconds: float = Field(description="Of a frame that was split: of all its parts and the merge, added up.")
     committed_at: datetime
     flaws: list[Flaw] = Field(description="What looks wrong with it by itself; `…/flaws` knows its neighbours, too.")
     url: str = Field(description="Path of the bytes.")

@@ -24,6 +24,7 @@ def test_watch_exits_as_the_task_ends(cli: Cli, farm: FakeFarm) -> None:
     farm.add_task("good")
     ended = cli("watch", "t1", "--json")
     assert (ended.code, ended.json["status"], len(ended.json["outputs"])) == (0, "completed", 3)
+    assert "good: frame 1 in 1.2 s of rendering  0001.png\n" in ended.err
     farm.fails = True
     farm.add_task("bad")
     ended = cli("watch", "t2")

@@ -171,7 +171,7 @@ def test_devices_are_on_the_record(story: Story) -> None:
     commit(story, lease, 1, GIB, ("OPTIX: NVIDIA H200", "OPTIX: NVIDIA L4"))
     [attempt] = attempts(story, lease.unit_id)
     assert attempt.devices == ("OPTIX: NVIDIA H200", "OPTIX: NVIDIA L4")
-    assert "frame 1 in 2.00 s on OPTIX: NVIDIA H200, OPTIX: NVIDIA L4" in reasons(story, task)
+    assert "frame 1 in 2.00 s of rendering on OPTIX: NVIDIA H200, OPTIX: NVIDIA L4" in reasons(story, task)
 
 
 def test_an_attempt_that_fails_says_where_it_rendered(story: Story) -> None:

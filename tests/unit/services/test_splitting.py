@@ -74,6 +74,17 @@ def test_parts_are_nobodys_outputs_and_go_with_the_merge(story: Story, task: Tas
     assert (output.name, output.role) == ("0001.png", OutputRole.PICTURE)
 
 
+def test_the_log_and_the_output_of_a_merged_frame_tell_the_same_time(story: Story, task: Task) -> None:
+    commit_parts(story, 5)  # 2 s each
+    [output] = list_outputs(story.farm, LOCAL_OWNER, task.id, limit=10, offset=0).items
+    assert output.render_seconds == 10.0
+    told = [entry.reason for entry in story.log(task.id) if entry.event == "frame.committed"]
+    assert told == [
+        *["a part of frame 1 in 2.00 s of rendering"] * 4,
+        "frame 1 in 10.00 s of rendering: 4 parts 8.00 s, merged in 2.00 s",
+    ]
+
+
 def percent(story: Story, task: Task) -> float:
     progress.keep_statuses(story.farm, [task.id])
     return progress.get_status(story.farm, LOCAL_OWNER, task.id).progress
