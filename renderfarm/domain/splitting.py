@@ -15,6 +15,7 @@ from renderfarm.domain.facts import SceneFacts, SceneInfo
 from renderfarm.domain.needs import needs_gpu
 from renderfarm.domain.paces import Pace
 from renderfarm.domain.parts import (
+    TILE_HEIGHT_MIN_PX,
     Part,
     PartKind,
     cut_lowering_tiles,
@@ -83,7 +84,7 @@ def cut_frames(settings: RenderSettings, facts: SceneFacts, *, idle_workers: int
     width_px, height_px = picture_size_px(scene, settings)
     wanted = re.fullmatch(r"(tiles|samples):([0-9]+)", settings.split)
     if wanted is not None and wanted[1] == "samples":
-        parts: Sequence[Part] = cut_samples(settings.samples or scene.samples or 1, int(wanted[2]))
+        parts: Sequence[Part] = cut_samples(_samples(settings, scene), int(wanted[2]))
         return _cut(settings, scene, PartKind.SAMPLES, parts, asked=int(wanted[2]))
     if wanted is not None:
         return _cut(settings, scene, PartKind.TILE, cut_tiles(width_px, height_px, int(wanted[2])), int(wanted[2]))
@@ -147,15 +148,28 @@ def _cut(
         return Cut(reason=f"frames are not split: {obstacle}")
     what = "tiles" if kind is PartKind.TILE else "ranges of samples"
     if len(parts) < 2:
-        width_px, height_px = picture_size_px(scene, settings)
-        return Cut(reason=f"frames are not split: {width_px} x {height_px} pixels are too small for {asked} {what}")
-    return Cut(parts=tuple(parts), reason=f"each frame is rendered in {len(parts)} {what}")
+        return Cut(reason=f"frames are not split into {asked} {what}: {_why_no_more(settings, scene, kind)}")
+    reason = f"each frame is rendered in {len(parts)} {what}"
+    if asked is not None and len(parts) < asked:
+        reason += f", not {asked}: {_why_no_more(settings, scene, kind)}"
+    return Cut(parts=tuple(parts), reason=reason)
+
+
+def _why_no_more(settings: RenderSettings, scene: SceneInfo, kind: PartKind) -> str:
+    if kind is PartKind.SAMPLES:
+        return f"a range has at least one sample, and a pixel has {_samples(settings, scene)}"
+    _, height_px = picture_size_px(scene, settings)
+    return f"a tile is at least {TILE_HEIGHT_MIN_PX} pixels high, and the picture is {height_px}"
+
+
+def _samples(settings: RenderSettings, scene: SceneInfo) -> int:
+    return settings.samples or scene.samples or 1
 
 
 def _picture_s(settings: RenderSettings, scene: SceneInfo, threads: float) -> float:
     """Return how long one worker will take for a picture: an estimate that is rather too low."""
     width_px, height_px = picture_size_px(scene, settings)
-    samples = float(settings.samples or scene.samples or 1)
+    samples = float(_samples(settings, scene))
     if scene.uses_adaptive_sampling:
         samples = min(samples, _ADAPTIVE_SAMPLES + samples / _ADAPTIVE_FACTOR)
     factor = _GPU_FACTOR if needs_gpu(settings, scene) else 1.0

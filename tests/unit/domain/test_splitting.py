@@ -96,6 +96,47 @@ def test_a_picture_without_pixels_is_not_cut() -> None:
     assert cut_frames(RenderSettings(frames="1"), none, idle_workers=4, threads=1.0).parts == ()
 
 
+@pytest.mark.parametrize(
+    ("split", "parts", "reason"),
+    [
+        ("tiles:2", 2, "each frame is rendered in 2 tiles"),
+        (
+            "tiles:4",
+            2,
+            "each frame is rendered in 2 tiles, not 4: a tile is at least 16 pixels high, and the picture is 45",
+        ),
+        (
+            "samples:9",
+            3,
+            "each frame is rendered in 3 ranges of samples, not 9: a range has at least one sample, and a pixel has 3",
+        ),
+    ],
+)
+def test_who_asked_for_more_parts_is_told_why_there_are_fewer(split: str, parts: int, reason: str) -> None:
+    small = RenderSettings(frames="1", resolution_x_px=80, resolution_y_px=45, samples=3, split=split)
+    cut = cut_frames(small, facts(sample_obstacles=()), idle_workers=1, threads=1.0)
+    assert (len(cut.parts), cut.reason) == (parts, reason)
+
+
+@pytest.mark.parametrize(
+    ("split", "reason"),
+    [
+        (
+            "tiles:4",
+            "frames are not split into 4 tiles: a tile is at least 16 pixels high, and the picture is 20",
+        ),
+        (
+            "samples:2",
+            "frames are not split into 2 ranges of samples: a range has at least one sample, and a pixel has 1",
+        ),
+    ],
+)
+def test_who_asked_for_parts_is_told_why_there_are_none(split: str, reason: str) -> None:
+    tiny = RenderSettings(frames="1", resolution_x_px=80, resolution_y_px=20, samples=1, split=split)
+    cut = cut_frames(tiny, facts(sample_obstacles=()), idle_workers=1, threads=1.0)
+    assert (cut.parts, cut.reason) == ((), reason)
+
+
 def test_tiles_with_a_rim_are_higher() -> None:
     assert min(heights_px(BIG, idle=4, adaptive=True)) >= 64 > min(heights_px(BIG, idle=4))
 
