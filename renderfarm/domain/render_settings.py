@@ -64,7 +64,7 @@ class FlawedFrames(StrEnum):
 
 _SPLIT = re.compile(r"auto|none|(tiles|samples):([1-9][0-9]{0,3})")
 #: A merge has them all open at once, and processes may have a thousand files.
-PARTS_MAX = 256
+PARTS_MIN, PARTS_MAX = 2, 256
 
 ALL_CAMERAS = "all"
 #: Blender's own limits for scene.render.resolution_x/y and resolution_percentage.
@@ -113,9 +113,10 @@ class RenderSettings:
         if self.frames is not None:
             parse_frames(self.frames)
         parts = _SPLIT.fullmatch(self.split)
-        if parts is None or (parts[2] and not 2 <= int(parts[2]) <= PARTS_MAX):
+        if parts is None or (parts[2] and not PARTS_MIN <= int(parts[2]) <= PARTS_MAX):
             raise InvalidSettings(
-                f"{self.split[:40]!r} is no way to split: write auto, none, tiles:N or samples:N, N up to {PARTS_MAX}"
+                f"{self.split[:40]!r} is no way to split: "
+                f"write auto, none, tiles:N or samples:N, N from {PARTS_MIN} to {PARTS_MAX}"
             )
         if (self.resolution_x_px is None) != (self.resolution_y_px is None):
             raise InvalidSettings("a resolution needs both width and height")

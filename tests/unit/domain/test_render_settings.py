@@ -54,6 +54,8 @@ def test_takes_what_blender_can_do(given: dict[str, Any]) -> None:
         ({"percent": PERCENT_MAX + 1}, "percent must be between"),
         ({"samples": 0}, "samples must be between"),
         ({"samples": SAMPLES_MAX + 1}, "samples must be between"),
+        ({"split": "tiles:1"}, "'tiles:1' is no way to split: .* N from 2 to 256"),
+        ({"split": "samples:257"}, "'samples:257' is no way to split: .* N from 2 to 256"),
         ({"frame_timeout_s": 0.0}, "frame_timeout_s must be a positive number"),
         ({"frame_timeout_s": float("inf")}, "frame_timeout_s must be a positive number"),
         ({"no_progress_timeout_s": float("nan")}, "no_progress_timeout_s must be a positive number"),
