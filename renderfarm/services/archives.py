@@ -73,7 +73,7 @@ def _unpack(archive: Path, target: Path, main: str | None, bytes_max: int, files
             _check_sizes(members, archive.stat().st_size, bytes_max)
             _extract(project, members, target, _Budget(archive.stat().st_size, bytes_max))
     except (zipfile.BadZipFile, EOFError, zlib.error, struct.error, NotImplementedError, ValueError) as error:
-        raise InvalidAsset(f"not a usable zip: {_one_line(error)}") from error
+        raise InvalidAsset(f"not a readable zip archive: {_one_line(error)}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull("no room left to unpack the project") from error
@@ -164,7 +164,7 @@ def _check_sizes(members: Sequence[_Member], archive_bytes: int, bytes_max: int)
         end = info.header_offset + _LOCAL_HEADER_BYTES + len(info.orig_filename) + info.compress_size
         before = info.filename
     if end > archive_bytes:
-        raise InvalidAsset("not a usable zip: it is truncated")
+        raise InvalidAsset("not a readable zip archive: it is truncated")
 
 
 # --- the main file -------------------------------------------------------------------------------------------

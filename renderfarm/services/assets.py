@@ -98,9 +98,7 @@ def _unpack(farm: Farm, upload: Path, folder: Path, file_name: str, main: str | 
     """Return the folder that holds the asset's files, and the main file's path in it."""
     root = folder / "files"
     root.mkdir()
-    with upload.open("rb") as stream:
-        is_zip = stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-    if is_zip:
+    if _is_meant_as_zip(upload, file_name):
         settings = farm.settings
         main_file = unpack_project(
             upload, root, main=main, bytes_max=settings.upload_max_bytes, files_max=settings.upload_files_max
@@ -111,6 +109,12 @@ def _unpack(farm: Farm, upload: Path, folder: Path, file_name: str, main: str | 
     main_file = _blend_name(file_name)
     shutil.copyfile(upload, root / main_file)
     return root, main_file
+
+
+def _is_meant_as_zip(upload: Path, file_name: str) -> bool:
+    """Tell a project from a .blend, so that what is wrong with it is told of what the uploader takes it for."""
+    with upload.open("rb") as stream:
+        return stream.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC or file_name.lower().endswith(".zip")
 
 
 def _blend_name(file_name: str) -> str:

@@ -226,7 +226,7 @@ def test_wrong_checksum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a zip at all", b"PK\x03\x04" + bytes(100)])
 def test_not_a_zip(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(content)
-    refuse(tmp_path / "a.zip", "not a usable zip")
+    refuse(tmp_path / "a.zip", "not a readable zip archive")
 
 
 def test_no_cut_of_a_zip_is_more_than_refused(tmp_path: Path) -> None:

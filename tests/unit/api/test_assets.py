@@ -115,6 +115,21 @@ def test_no_scene(api: TestClient, world: World, content: bytes) -> None:
     assert world.uploads == []
 
 
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 and nothing"])
+def test_a_zip_that_is_none_is_told_as_such(api: TestClient, world: World, content: bytes) -> None:
+    answer = api.post("/api/assets", files={"file": ("Shot.ZIP", content)}, data={"main": "shot.blend"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_asset")
+    assert "not a readable zip archive" in answer.json()["detail"]
+    assert world.uploads == []
+
+
+def test_an_empty_zip_has_no_scene(api: TestClient) -> None:
+    packed = io.BytesIO()
+    zipfile.ZipFile(packed, "w").close()
+    answer = api.post("/api/assets", files={"file": ("shot.zip", packed.getvalue())})
+    assert answer.json()["detail"] == "the zip has no .blend file"
+
+
 def test_file_name_with_folders(api: TestClient) -> None:
     answer = api.post("/api/assets", content=part("file", blend_bytes(), "../../etc/shot.blend") + END, headers=FORM)
     assert answer.json()["main_file"] == "shot.blend"
