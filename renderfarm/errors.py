@@ -132,3 +132,8 @@ class FarmUnavailable(RenderfarmError):
 
 class RolledBack(FarmUnavailable):
     """Nothing of what was asked has happened, for sure: the same may be done again at once."""
+
+
+def without_prefix(message: str) -> str:
+    """Return what pydantic says of a value, and typer after it, without the name of Python's exception."""
+    return message.replace("Value error, ", "", 1)

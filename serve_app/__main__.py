@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from renderfarm.errors import RenderfarmError
+from renderfarm.errors import RenderfarmError, without_prefix
 from renderfarm.settings import Settings, prepare_ray_environment, without_services
 
 
@@ -88,9 +88,7 @@ def _say(message: dict[str, Any]) -> None:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
-        )
+        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {without_prefix(item['msg'])}" for item in error.errors())
     return " ".join(str(error).split())
 
 

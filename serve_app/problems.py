@@ -126,7 +126,7 @@ def _invalid_field(item: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"][1:])
     if item["type"] == "json_invalid":
         return f"the body is not valid JSON ({item['ctx']['error']})"
-    return f"{where or item['loc'][0]}: {item['msg']}"
+    return f"{where or item['loc'][0]}: {errors.without_prefix(item['msg'])}"
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:

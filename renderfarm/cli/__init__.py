@@ -13,7 +13,7 @@ from pydantic import ValidationError
 import renderfarm
 from renderfarm.cli import check, db, dead, exit_codes, farm, logs, pictures, render, submit, tasks
 from renderfarm.cli.console import say_error, show_json
-from renderfarm.errors import RenderfarmError
+from renderfarm.errors import RenderfarmError, without_prefix
 
 app = typer.Typer(
     name="renderfarm",
@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     except RenderfarmError as error:
         return _fail(arguments, error.code, str(error), exit_codes.of_error(error))
     except typer.TyperException as error:
-        return _fail(arguments, "usage", error.format_message(), exit_codes.BAD_INPUT)
+        return _fail(arguments, "usage", without_prefix(error.format_message()), exit_codes.BAD_INPUT)
     except ValidationError as error:
         return _fail(arguments, "invalid_settings", _settings_message(error), exit_codes.BAD_INPUT)
     except BrokenPipeError:
@@ -93,4 +93,4 @@ def _fail(arguments: Sequence[str], code: str, message: str, exit_code: int) -> 
 def _settings_message(error: ValidationError) -> str:
     found = error.errors()[0]
     name = "_".join(("RENDERFARM", *(str(part) for part in found["loc"]))).upper()
-    return f"{name}: {found['msg'].removeprefix('Value error, ')}"
+    return f"{name}: {without_prefix(found['msg'])}"

@@ -47,7 +47,7 @@ def test_submit(api: TestClient, world: World) -> None:
         ({"settings": {"allow_missing": "yes"}}, "invalid_input", "settings.allow_missing"),
         ({"settings": {"format": "FFMPEG"}}, "invalid_input", "settings.format"),
         ({"settings": {"sampels": 4}}, "invalid_input", "settings.sampels"),
-        ({"settings": {"camera": "a\u0000b"}}, "invalid_input", "settings.camera"),
+        ({"settings": {"camera": "a\u0000b"}}, "invalid_input", "settings.camera: must not contain control"),
         ({"name": "a\ud800b"}, "invalid_input", "name"),
         ({"name": ""}, "invalid_input", "name"),
         ({"name": "x" * 201}, "invalid_input", "name"),
