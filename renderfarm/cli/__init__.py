@@ -83,10 +83,10 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(arguments, "system", str(error), exit_codes.UNAVAILABLE)
 
 
-def _fail(arguments: Sequence[str], code: str, message: str, exit_code: int) -> int:
+def _fail(arguments: Sequence[str], kind: str, message: str, exit_code: int) -> int:
     say_error(message)
     if "--json" in arguments:
-        show_json({"error": {"code": code, "message": message}})
+        show_json({"error": {"kind": kind, "message": message}})
     return exit_code
 
 

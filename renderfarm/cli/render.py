@@ -65,7 +65,7 @@ def render(
     except KeyboardInterrupt:
         say("Interrupted." if order.task_id is None else f"Interrupted; task {order.task_id} is cancelled.")
         if as_json:
-            show_json(_result(order, "cancelled", {"code": "interrupted", "message": "interrupted"}))
+            show_json(_result(order, "cancelled", {"kind": "interrupted", "message": "interrupted"}))
         return exit_codes.INTERRUPTED
     assert order.ended is not None
     if as_json:

@@ -63,7 +63,7 @@ def test_conflict(cli: Cli, farm: FakeFarm) -> None:
     farm.add_task()["status"] = "completed"
     ended = cli("cancel", "t1", "--json")
     assert (ended.code, ended.err) == (2, "error: cannot cancel a completed task\n")
-    assert ended.json == {"error": {"code": "illegal_transition", "message": "cannot cancel a completed task"}}
+    assert ended.json == {"error": {"kind": "illegal_transition", "message": "cannot cancel a completed task"}}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_conflict(cli: Cli, farm: FakeFarm) -> None:
 def test_unknown_task(cli: Cli, farm: FakeFarm, command: str) -> None:
     ended = cli(command, "nope", "--json")
     assert (ended.code, ended.err) == (2, "error: no task nope\n")
-    assert ended.json["error"]["code"] == "not_found"
+    assert ended.json["error"]["kind"] == "not_found"
 
 
 def test_execution_log(cli: Cli, farm: FakeFarm) -> None:
@@ -133,7 +133,7 @@ def test_nodes(cli: Cli, farm: FakeFarm) -> None:
 def test_no_farm_runs(cli: Cli, scene: Path, command: list[str]) -> None:
     ended = cli(*command, "--json")
     assert (ended.code, ended.err) == (3, "error: no farm runs on this machine; start one with: renderfarm up\n")
-    assert ended.json["error"]["code"] == "farm_unavailable"
+    assert ended.json["error"]["kind"] == "farm_unavailable"
 
 
 def test_named_farm_does_not_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

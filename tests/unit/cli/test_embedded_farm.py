@@ -62,7 +62,7 @@ def test_farm_that_says_why_it_cannot_start(
     ended = cli("render", scene, "-o", machine / "out", "--json")
     assert ended.code == 3
     assert "error: the farm did not start: no Blender here (its logs are in " in ended.err
-    assert ended.json["error"]["code"] == "farm_unavailable"
+    assert ended.json["error"]["kind"] == "farm_unavailable"
 
 
 def test_farm_that_dies_at_the_start_shows_its_last_words(

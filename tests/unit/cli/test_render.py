@@ -200,7 +200,7 @@ def test_bad_file(cli: Cli, tmp_path: Path, content: bytes | None, message: str,
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
     assert message in ended.err
-    assert ended.json["error"]["code"] == "invalid_asset"
+    assert ended.json["error"]["kind"] == "invalid_asset"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_the_farms_refusal_is_told_in_its_words(cli: Cli, farm: FakeFarm, scene:
     ended = cli("render", scene, "-o", tmp_path / "out", "--camera", "Nobody", "--json")
     assert ended.code == 2
     assert "error: no camera named 'Nobody'; there is: Camera\n" in ended.err
-    assert ended.json["error"]["code"] == "invalid_settings"
+    assert ended.json["error"]["kind"] == "invalid_settings"
 
 
 def test_interrupt_cancels_the_task(cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_interrupt_cancels_the_task(cli: Cli, farm: FakeFarm, scene: Path, tmp_p
     threading.Thread(target=interrupt_when_running, daemon=True).start()
     ended = cli("render", scene, "-o", tmp_path / "out", "--json")
     assert ended.code == 130
-    assert ended.json["status"] == "cancelled"
+    assert (ended.json["status"], ended.json["error"]["kind"]) == ("cancelled", "interrupted")
     assert farm.tasks["t1"]["status"] == "cancelled"
 
 
