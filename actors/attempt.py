@@ -25,7 +25,7 @@ from renderfarm.domain.unit_spec import unit_spec
 from renderfarm.domain.verification import saving_min
 from renderfarm.errors import BadPicture, FarmUnavailable, InvalidSettings, LeaseLost, NotFound, StorageFull
 from renderfarm.ports import Farm
-from renderfarm.services import dependencies, failing, movies, results, retries, verification
+from renderfarm.services import dependencies, failing, judging, movies, results, retries, verification
 from renderfarm.services.results import Assignment, FrameCommit
 from renderfarm.services.unit_script import generate_script
 
@@ -141,6 +141,7 @@ class AttemptRun:
         work = {
             UnitKind.INSPECT: self._inspect,
             UnitKind.VERIFY: self._verify,
+            UnitKind.JUDGE: self._judge,
             UnitKind.ENCODE: self._encode,
         }.get(assignment.unit.kind, self._make_frames)
         await work(assignment)
@@ -186,6 +187,12 @@ class AttemptRun:
             difference = await worker.insist(verification.compare, unit, compared, self._output_dir, self._folder)
         report = await self._full_report()
         await worker.insist(verification.commit_verification, self.lease, compared, difference, report)
+
+    async def _judge(self, assignment: Assignment) -> None:
+        """Compare the task's frames with their neighbours."""
+        outliers = await self._worker.insist(judging.find_outliers, assignment.unit)
+        report = await self._full_report()
+        await self._worker.insist(judging.commit_judgement, self.lease, outliers, report)
 
     async def _encode(self, assignment: Assignment) -> None:
         """Make a movie of frames that are there."""

@@ -23,6 +23,8 @@ class UnitKind(StrEnum):
     """Render a frame cold, and compare it with what a warm session has made of it."""
     MERGE = "merge"
     """Put the parts of a frame together."""
+    JUDGE = "judge"
+    """Look for frames that are unlike their neighbours, and let them be rendered once more."""
     ENCODE = "encode"
     """Make a movie of a camera's frames."""
 

@@ -98,7 +98,7 @@ def _without_parts(tx: Transaction, task: Task, merge: Unit) -> tuple[int, Task]
 
 def _gone(unit: Unit) -> UnitState:
     """Return the state of a unit that is not tried again. What is no part of the picture fails no task."""
-    return UnitState.CANCELLED if unit.kind is UnitKind.VERIFY else UnitState.FAILED
+    return UnitState.CANCELLED if unit.kind in (UnitKind.VERIFY, UnitKind.JUDGE) else UnitState.FAILED
 
 
 def _without_unit(task: Task, unit: Unit, failure: Failure) -> Task:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from renderfarm.auth import Principal
 from renderfarm.domain.flaws import Flaw, FlawKind, Glance
-from renderfarm.domain.models import Output
+from renderfarm.domain.models import Output, Task
 from renderfarm.domain.planning import task_frames
-from renderfarm.ports import Farm, Page
+from renderfarm.ports import Farm, Page, Transaction
 from renderfarm.services.films import shoot_of
 from renderfarm.services.tasks import readable_task
 
@@ -38,14 +38,18 @@ def list_flaws(farm: Farm, principal: Principal, task_id: str, *, limit: int, of
         NotFound
     """
     with farm.database.read() as tx:
-        task = readable_task(tx, principal, task_id)
-        impressions = tx.outputs.impressions(task_id)
-        if not impressions:
-            return Page(items=(), total=0)
-        frames = task_frames(task.settings, shoot_of(tx, task).scene)
-        outputs = tx.outputs.of_task(task_id).items
-    found = tuple(_flaws(frames, outputs, impressions))
+        flaws = flaws_so_far(tx, readable_task(tx, principal, task_id))
+    found = tuple(flaws)
     return Page(items=found[offset : offset + limit], total=len(found))
+
+
+def flaws_so_far(tx: Transaction, task: Task) -> Iterator[FrameFlaw]:
+    """Read what is kept of a task's pictures; they are compared as the result is taken, after the transaction."""
+    impressions = tx.outputs.impressions(task.id)
+    if not impressions:
+        return iter(())
+    frames = task_frames(task.settings, shoot_of(tx, task).scene)
+    return _flaws(frames, tx.outputs.of_task(task.id).items, impressions)
 
 
 def _flaws(frames: Sequence[int], outputs: Sequence[Output], impressions: Mapping[str, bytes]) -> Iterator[FrameFlaw]:

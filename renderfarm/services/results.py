@@ -14,6 +14,7 @@ from types import MappingProxyType
 from renderfarm.domain.facts import SceneFacts
 from renderfarm.domain.leases import AttemptReport, Beat, Lease, RenderedFile
 from renderfarm.domain.models import Asset, Output, OutputRole, Task, Unit, UnitKind
+from renderfarm.domain.render_settings import FlawedFrames
 from renderfarm.domain.states import AssetState, AttemptState, TaskState, UnitState
 from renderfarm.domain.verification import should_verify
 from renderfarm.errors import LeaseLost
@@ -26,6 +27,8 @@ NO_REPORT = AttemptReport(log_digest=None, peak_memory_bytes=None)
 _NOTE_LENGTH_MAX = 255
 #: What shares of a frame may miss of whole frames when they are added up.
 _PARTS_ERROR = 1e-6
+#: Of two frames nobody can tell which is the wrong one.
+_FRAMES_TO_COMPARE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +178,7 @@ def _commit(
             told = replace(cause, reason=f"frame {output.frame}: {', '.join(flaw.message for flaw in output.flaws)}")
             steps.note_unit(unit, "frame.flawed", None, output.name[:255], told)
     counted = _count(task, unit, seconds)
-    if commit.warm and unit.kind is UnitKind.RENDER and unit.part is None and should_verify(counted, farm.random()):
-        counted = _verify(farm, steps, counted, unit, commit.frame, cause)
-    steps.set_task(counted, cause)
+    steps.set_task(counted if unit.part is not None else _with_checks(farm, steps, counted, unit, commit, cause), cause)
     steps.advance(unit, seconds)
     if unit.frames_done + 1 < len(unit.frames):
         steps.set_unit(replace(unit, frames_done=unit.frames_done + 1, progress=0.0, progress_note=""))
@@ -231,27 +232,57 @@ def without_outputs(task: Task, undone: Sequence[Output]) -> Task:
     )
 
 
+def _with_checks(farm: Farm, steps: Steps, task: Task, unit: Unit, commit: FrameCommit, cause: Cause) -> Task:
+    """Return a task that has one frame more, with units that make sure of what it has."""
+    if commit.warm and unit.kind is UnitKind.RENDER and should_verify(task, farm.random()):
+        task = _verify(farm, steps, task, unit, commit.frame, cause)
+    return _judge(farm, steps, task, unit, cause) if _wants_judgement(task) else task
+
+
 def _verify(farm: Farm, steps: Steps, task: Task, unit: Unit, frame: int, cause: Cause) -> Task:
     """Let another worker, if there is one, render a warm frame cold; return the task with that unit."""
-    fresh = replace(unit, frames=(frame,), frames_done=0, state=UnitState.READY, attempt=0, epoch=0, share=0.0)
-    verification = replace(
-        at_rest(fresh),
+    failed_on = () if unit.worker_id is None else (unit.worker_id,)
+    verification = replace(_extra_unit(farm, unit, UnitKind.VERIFY, cause), frames=(frame,), failed_on=failed_on)
+    steps.add_unit(verification, replace(cause, reason=f"is frame {frame} the same when it is rendered cold?"))
+    return replace(_with_extra_unit(task), verifications=task.verifications + 1)
+
+
+def _wants_judgement(task: Task) -> bool:
+    """Tell whether the frames of a task, as it is with the one that has just come, are to be compared."""
+    is_last = task.frames_done == task.frames_total
+    return is_last and task.frames_total >= _FRAMES_TO_COMPARE and task.settings.flawed is FlawedFrames.RETRY
+
+
+def _judge(farm: Farm, steps: Steps, task: Task, unit: Unit, cause: Cause) -> Task:
+    """Let a worker look at all frames together; return the task with that unit."""
+    judgement = replace(_extra_unit(farm, unit, UnitKind.JUDGE, cause), frames=(), camera=None, folder="")
+    judgement = replace(judgement, needs_gpu=False, memory_bytes=0)
+    steps.add_unit(judgement, replace(cause, reason="is any frame unlike its neighbours?"))
+    return _with_extra_unit(task)
+
+
+def _extra_unit(farm: Farm, unit: Unit, kind: UnitKind, cause: Cause) -> Unit:
+    """Return a new unit beside the one that is about to end."""
+    return replace(
+        at_rest(unit),
         id=farm.new_id(),
-        kind=UnitKind.VERIFY,
+        kind=kind,
         feeds=None,
-        failed_on=() if unit.worker_id is None else (unit.worker_id,),
+        share=0.0,
+        frames_done=0,
+        state=UnitState.READY,
+        attempt=0,
+        epoch=0,
+        failed_on=(),
         failures=(),
         failure=None,
         not_before=0.0,
         created_at=cause.at,
     )
-    steps.add_unit(verification, replace(cause, reason=f"is frame {frame} the same when it is rendered cold?"))
-    return replace(
-        task,
-        units_total=task.units_total + 1,
-        units_open=task.units_open + 1,
-        verifications=task.verifications + 1,
-    )
+
+
+def _with_extra_unit(task: Task) -> Task:
+    return replace(task, units_total=task.units_total + 1, units_open=task.units_open + 1)
 
 
 def commit_inspection(farm: Farm, lease: Lease, facts: SceneFacts, report: AttemptReport) -> None:

@@ -66,7 +66,7 @@ class SettingsIn(BaseModel):
     )
     flawed: FlawedFrames = Field(
         default=FlawedFrames.FLAG,
-        description="What becomes of a frame that looks wrong by itself: `flag` tells, `retry` renders it once more.",
+        description="What becomes of a frame that looks wrong: `flag` tells, `retry` renders it once more.",
     )
     blender: Name | None = Field(default=None, description="The Blender version wanted.", examples=["4.5"])
     allow_missing: Flag = Field(default=False, description="Render although files that the scene names are missing.")

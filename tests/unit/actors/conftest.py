@@ -23,6 +23,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(FakeSession, "file_name", None, raising=False)
     monkeypatch.setattr(FakeSession, "picture", png(), raising=False)
     monkeypatch.setattr(FakeSession, "fresh_picture", png(), raising=False)
+    monkeypatch.setattr(FakeSession, "odd_pictures", {}, raising=False)
     bench = Bench(tmp_path)
     yield bench
     bench.close()

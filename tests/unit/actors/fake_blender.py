@@ -84,6 +84,8 @@ class FakeSession:
     """What a frame looks like,"""
     fresh_picture: bytes
     """and one that knows nothing of those before."""
+    odd_pictures: dict[int, bytes]
+    """What some look like when they are rendered for the first time."""
 
     def __init__(self) -> None:
         self.alive = True
@@ -140,7 +142,8 @@ class FakeSession:
                     raise SessionFailed(self.fails_at[frame])
                 picture = Path(request.output_dir) / (self.file_name or f"{frame:04d}.png")
                 picture.parent.mkdir(parents=True, exist_ok=True)
-                picture.write_bytes(self.fresh_picture if fresh else self.picture)
+                usual = self.fresh_picture if fresh else self.picture
+                picture.write_bytes(self.odd_pictures.pop(frame, usual))
                 warm = bool(self.frames) and not fresh
                 self.frames.append(frame)
                 done = FrameDone(

@@ -87,6 +87,23 @@ def test_what_is_flawed_twice_is_committed_and_told(bench: Bench, monkeypatch: p
     assert told(bench, task) == [("0001.png", "frame 1: the picture is all black")]
 
 
+def test_a_frame_unlike_its_neighbours_is_rendered_once_more(bench: Bench) -> None:
+    FakeSession.odd_pictures[4] = png(20)
+    task, first = bench.task(frames="1-7", flawed=FlawedFrames.RETRY)
+
+    async def run_all() -> None:
+        leases = [first]
+        while leases:
+            for lease in leases:
+                assert (await execute(bench.worker, lease)).failure is None
+            leases = bench.story.place()
+
+    asyncio.run(run_all())
+    assert bench.story.task(task.id).state is TaskState.COMPLETED
+    assert FakeSession.all[0].frames.count(4) == 2
+    assert len({output.digest for output in bench.story.outputs(task.id)}) == 1
+
+
 def test_a_mistake_in_judging_costs_no_frame(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
