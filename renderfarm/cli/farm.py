@@ -31,6 +31,7 @@ def up(
     given = [*([] if port is None else ["--port", str(port)]), *([] if data is None else ["--data", str(data)])]
     folder = data or settings.data
     check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with interruptible(), ExitStack() as stack:
         try:
             with uninterrupted():

@@ -26,7 +26,7 @@ class Outputs:
         """How long the latest listing took."""
 
     def fetch_new(self) -> Iterator[tuple[JSON, Path | None]]:
-        """Yield each output that was not there before, with its path here once it is fetched.
+        """Yield each output that was not there before, with its path here once it is fetched; movies last.
 
         Raises:
             StorageFull, InvalidInput: the folder does not take it.
@@ -34,7 +34,7 @@ class Outputs:
         started = time.monotonic()
         listed = list(self._client.iterate_outputs(self._task_id))
         self.listing_s = time.monotonic() - started
-        for output in listed:
+        for output in sorted(listed, key=_order):
             if output["id"] not in self._seen:
                 path = self._fetch(output) if self._folder is not None else None
                 self._seen[output["id"]] = (output, path)
@@ -79,14 +79,14 @@ def _order(output: JSON) -> tuple[str, bool, int, str]:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder, and a file in it for a moment.
+    """Make a file in the folder for a moment, or where it will be made: a task that fails leaves no empty one.
 
     Raises:
         InvalidInput, StorageFull: it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
+        place = next(place for place in (folder, *folder.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"\0")
     except OSError as error:
         raise _cannot_write(folder, error) from error
