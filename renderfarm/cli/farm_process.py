@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import queue
 import shutil
 import signal
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from renderfarm.cli.console import say
@@ -30,6 +31,8 @@ START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
 _READER_TIMEOUT_S = 5.0
 _LAST_MOMENT_S = 2.0
+#: Nobody presses a key twice in that time: a program that signals a process and its group does (``timeout -s INT``).
+_ONE_WISH_S = 0.5
 _FOLDER_PREFIX = "render-"
 #: What a killed command line or a broken farm has left may be looked at for so long.
 _LEFTOVER_S = 24 * 3600.0
@@ -80,12 +83,24 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a termination signal do what Ctrl-C does, so that no farm is left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let a termination signal do what Ctrl-C does, so that no farm is left behind.
+
+    Signals that come together are one: the second must not break off what the first has set going.
+    """
+    came_at = -math.inf
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal came_at
+        before, came_at = came_at, time.monotonic()
+        if came_at - before > _ONE_WISH_S:
+            raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -196,7 +211,7 @@ class EmbeddedFarm:
         settings.data.mkdir(parents=True, exist_ok=True)
         _sweep(settings.data)
         self._data = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=settings.data))
-        self._is_broken = False
+        self._stays = False
         self._process = FarmProcess(["--alone", "--data", str(self._data), "--port", "0"], self._data / "stderr.log")
 
     def start(self) -> str:
@@ -212,8 +227,13 @@ class EmbeddedFarm:
 
     def broken(self, why: str) -> FarmUnavailable:
         """Return the error of a farm that does not start or ended by itself; its folder will stay."""
-        self._is_broken = True
+        self._stays = True
         return FarmUnavailable(f"{why} (its logs are in {self._data})")
+
+    def keep_outputs(self) -> Path:
+        """Leave its folder behind; return where in it the rendered files are."""
+        self._stays = True
+        return self._data / "objects" / "outputs"
 
     @property
     def is_running(self) -> bool:
@@ -230,7 +250,7 @@ class EmbeddedFarm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.stop()
-        if not self._is_broken:
+        if not self._stays:
             shutil.rmtree(self._data)
 
 

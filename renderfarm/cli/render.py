@@ -44,6 +44,10 @@ class _Order:
     """What became of the wish to split its frames, if there was one."""
     farm_stays: bool = True
     """Others may ask the farm, too."""
+    is_cancelled: bool = False
+    """The farm has said so, or has gone with the task."""
+    rendered: Path | None = None
+    """Where its files are that could not be fetched, if the farm has gone."""
 
 
 @options.takes_settings
@@ -63,10 +67,11 @@ def render(
     try:
         _carry_out(order)
     except KeyboardInterrupt:
-        say("Interrupted." if order.task_id is None else f"Interrupted; task {order.task_id} is cancelled.")
-        if as_json:
-            show_json(_result(order, "cancelled", {"kind": "interrupted", "message": "interrupted"}))
-        return exit_codes.INTERRUPTED
+        return _tell_interruption(order, as_json=as_json)
+    except RenderfarmError as error:
+        if order.task_id is None:
+            raise
+        return _tell_failure(order, error, as_json=as_json)
     assert order.ended is not None
     if as_json:
         show_json(_result(order, order.ended["status"], order.ended["error"]))
@@ -86,14 +91,16 @@ def _carry_out(order: _Order) -> None:
         url, embedded = _farm(Settings(), stack)
         client = stack.enter_context(FarmClient(url))
         try:
-            _submit(client, order, package)
+            _submit(client, order, package, farm_stays=embedded is None)
             _follow(client, order, embedded)
         except KeyboardInterrupt:
-            _cancel(url, order)
+            _cancel(url, order, embedded)
             raise
-        except FarmUnavailable as error:
-            if embedded is not None and embedded.ends():
+        except RenderfarmError as error:
+            if embedded is not None and isinstance(error, FarmUnavailable) and embedded.ends():
                 raise embedded.broken("the farm ended by itself") from error
+            if embedded is not None and order.task_id is not None:
+                order.rendered = embedded.keep_outputs()
             raise
 
 
@@ -108,7 +115,7 @@ def _farm(settings: Settings, stack: ExitStack) -> tuple[str, EmbeddedFarm | Non
         return farm.start(), farm
 
 
-def _submit(client: FarmClient, order: _Order, package: Package) -> None:
+def _submit(client: FarmClient, order: _Order, package: Package, *, farm_stays: bool) -> None:
     asset = wait_inspected(client, upload_scene(client, order.scene, package))
     if order.folder is None:
         order.folder = own_output_folder(order.scene, asset, order.settings.scene)
@@ -116,7 +123,7 @@ def _submit(client: FarmClient, order: _Order, package: Package) -> None:
     task = client.submit_task(
         asset["id"], options.settings_json(order.settings), name=order.name, priority=order.priority
     )
-    order.task_id = task["id"]
+    order.task_id, order.farm_stays = task["id"], farm_stays
     order.outputs = Outputs(client, task["id"], order.folder)
 
 
@@ -132,7 +139,6 @@ def _follow(client: FarmClient, order: _Order, embedded: EmbeddedFarm | None) ->
     order.flaws = ask_flaws(client, order.task_id)
     if order.settings.split not in list(Split):  # else it is the farm's own choice
         order.split = _ask_split(client, order.task_id)
-    order.farm_stays = embedded is None
 
 
 def _ask_split(client: FarmClient, task_id: str) -> str | None:
@@ -143,18 +149,45 @@ def _ask_split(client: FarmClient, task_id: str) -> str | None:
         return f"whether it was done is not known: {error}"
 
 
-def _cancel(url: str, order: _Order) -> None:
+def _cancel(url: str, order: _Order, embedded: EmbeddedFarm | None) -> None:
     """Cancel the task after Ctrl-C, on a new connection: the old one may be in the middle of an answer."""
+    order.is_cancelled = embedded is not None
     if order.task_id is None:
         return
     try:
         with FarmClient(url) as client:
             client.cancel_task(order.task_id)
+            order.is_cancelled = True
     except RenderfarmError as error:
         say(f"Task {order.task_id} could not be cancelled: {error}")
 
 
-def _result(order: _Order, status: str, error: JSON | None) -> JSON:
+def _tell_interruption(order: _Order, *, as_json: bool) -> int:
+    if order.task_id is None:
+        say("Interrupted.")
+    elif order.is_cancelled:
+        say(f"Interrupted; task {order.task_id} is cancelled.")
+    else:
+        say(f"Interrupted; task {order.task_id} may run on; cancel it with: renderfarm cancel {order.task_id}")
+    if as_json:
+        status = "cancelled" if order.is_cancelled or order.task_id is None else None
+        show_json(_result(order, status, {"kind": "interrupted", "message": "interrupted"}))
+    return exit_codes.INTERRUPTED
+
+
+def _tell_failure(order: _Order, error: RenderfarmError, *, as_json: bool) -> int:
+    """Tell why the task could not be followed to its end, and how to come by its files all the same."""
+    say_error(str(error))
+    if order.farm_stays:
+        say(f"Task {order.task_id} goes on; fetch its files with: renderfarm outputs {order.task_id} --output DIR")
+    elif order.rendered is not None:
+        say(f"What was rendered is kept for a day in {order.rendered}")
+    if as_json:
+        show_json(_result(order, None, {"kind": error.code, "message": str(error)}))
+    return exit_codes.of_error(error)
+
+
+def _result(order: _Order, status: str | None, error: JSON | None) -> JSON:
     outputs = [] if order.outputs is None else order.outputs.as_json()
     return {"task_id": order.task_id, "status": status, "error": error, "outputs": outputs, "flaws": order.flaws}
 

@@ -162,10 +162,22 @@ def _check(response: httpx2.Response) -> None:
     try:
         problem = response.json()
         code, detail = str(problem["code"]), _one_line(str(problem["detail"]))
-    except (ValueError, KeyError, TypeError):  # Not the farm's own words: a proxy's, or another program's.
-        code, detail = "", f"{response.request.url} answered {status} {response.reason_phrase}"
+    except (ValueError, KeyError, TypeError):
+        raise _of_another(response) from None
     known = {kind.code: kind for kind in _classes(errors.RenderfarmError) if kind is not errors.RenderfarmError}
     raise known.get(code, _by_status(status))(detail)
+
+
+def _of_another(response: httpx2.Response) -> errors.RenderfarmError:
+    """Return what an answer means that is not in the farm's own words: a proxy's, or another program's.
+
+    Ray Serve answers 404 until it knows the farm's routes, and 500 while what serves them starts or ends.
+    """
+    status = response.status_code
+    said = f"{response.request.url} answered {status} {response.reason_phrase}"
+    if status == HTTPStatus.NOT_FOUND or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return errors.FarmUnavailable(f"{said}: no farm is there, or it is not up yet")
+    return _by_status(status)(said)
 
 
 def _by_status(status: int) -> type[errors.RenderfarmError]:

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -55,6 +56,10 @@ class FakeFarm:
     """Frames are rendered in parts."""
     has_lost_log: bool = False
     """It cannot show any execution log."""
+    lost_looks: int = 0
+    """So many looks at a task's status are answered as by a Ray Serve that knows no routes yet."""
+    on_cancel: Callable[[], None] = lambda: None
+    """Called before a task is cancelled."""
     makes_movie: bool = False
     """The first of all outputs is a movie."""
 
@@ -76,10 +81,9 @@ class FakeFarm:
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
         self.requests.append(f"{method} {path}")
-        if path == "/healthz":
-            return 200, {"status": "ok"}
-        if path == "/api/nodes":
-            return 200, {"items": [NODE]}
+        always = {"/healthz": {"status": "ok"}, "/api/nodes": {"items": [NODE]}}
+        if path in always:
+            return 200, always[path]
         if path == "/api/check":
             self.checks.append(query)
             return 200, check_report(self.findings, mend=method == "POST", blind=self.blind)
@@ -89,6 +93,9 @@ class FakeFarm:
             return self._asset(method, body)
         if path == "/api/tasks":
             return self._tasks(method, query, body)
+        if path.endswith("/status") and self.lost_looks:
+            self.lost_looks -= 1
+            return 404, b"Path '/api' not found. Ping http://.../-/routes for available routes."
         match = re.fullmatch(r"/api/tasks/([^/]+)(?:/(.*))?", path)
         if match is None or match[1] not in self.tasks:
             return problem(404, "not_found", f"no task {match[1] if match else path}")
@@ -197,6 +204,8 @@ class FakeFarm:
     def _change(self, task: JSON, step: str, body: bytes) -> tuple[int, Any]:
         if task["status"] in ("completed", "cancelled") and step != "retry":
             return problem(409, "illegal_transition", f"cannot {step} a {task['status']} task")
+        if step == "cancel":
+            self.on_cancel()
         after = {"cancel": "cancelled", "pause": "paused", "resume": "running", "retry": "queued"}
         task["status"] = after[step]
         if step == "retry":

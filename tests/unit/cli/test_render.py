@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from renderfarm.cli import options
+from renderfarm.cli import farm_process, options
+from renderfarm.cli.farm_process import interruptible
+from renderfarm.client import FarmClient
 from renderfarm.domain.facts import MissingFile
 from renderfarm.errors import InvalidSettings
 from tests.unit.cli.conftest import Cli, blend_bytes, make_scene
@@ -244,6 +247,11 @@ def test_unwritable_folder_of_the_files_own_is_found_before_anything_is_queued(
     assert farm.submitted == []
 
 
+def test_a_task_without_files_leaves_no_folder(cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path) -> None:
+    assert cli("render", scene, "-o", tmp_path / "out", "--camera", "Nobody").code == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_output_path_of_another_system(cli: Cli, farm: FakeFarm, scene: Path) -> None:
     farm.output_path = "C:\\render\\"
     ended = cli("render", scene)
@@ -299,6 +307,68 @@ def test_interrupt_cancels_the_task(cli: Cli, farm: FakeFarm, scene: Path, tmp_p
     assert ended.code == 130
     assert (ended.json["status"], ended.json["error"]["kind"]) == ("cancelled", "interrupted")
     assert farm.tasks["t1"]["status"] == "cancelled"
+
+
+def test_signals_that_come_together_are_one() -> None:
+    """As ``timeout -s INT`` sends them, to the process and to its group: the cancel goes through."""
+    with interruptible():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_interrupt_leaves_before_the_farm_has_cancelled(
+    cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm_process, "_ONE_WISH_S", 0.0)
+    farm.stands_still = True
+    left = threading.Event()
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        left.wait(10)
+
+    def interrupt_when_running() -> None:
+        while not any("status" in request for request in farm.requests):
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    farm.on_cancel = interrupt
+    threading.Thread(target=interrupt_when_running, daemon=True).start()
+    ended = cli("render", scene, "-o", tmp_path / "out", "--json")
+    left.set()
+    assert ended.code == 130
+    assert (ended.json["task_id"], ended.json["status"]) == ("t1", None)
+    assert "task t1 may run on; cancel it with: renderfarm cancel t1" in ended.err
+
+
+def test_a_farm_that_has_no_routes_yet_is_waited_for(cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path) -> None:
+    farm.lost_looks = 2
+    assert cli("render", scene, "-o", tmp_path / "out").code == 0
+
+
+def test_a_farm_that_stays_away_leaves_the_task(cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path) -> None:
+    farm.lost_looks = 1000
+    ended = cli("render", scene, "-o", tmp_path / "out", "--json")
+    assert ended.code == 3
+    assert "answered 404 Not Found: no farm is there, or it is not up yet" in ended.err
+    assert "Task t1 goes on; fetch its files with: renderfarm outputs t1" in ended.err
+    assert (ended.json["task_id"], ended.json["status"]) == ("t1", None)
+    assert ended.json["error"]["kind"] == "farm_unavailable"
+
+
+def test_a_full_disk_leaves_the_files_with_the_farm(
+    cli: Cli, farm: FakeFarm, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FarmClient, "download_output", fill)
+    ended = cli("render", scene, "-o", tmp_path / "out", "--json")
+    assert ended.code == 2
+    assert "error: no room left to write" in ended.err
+    assert "fetch its files with: renderfarm outputs t1" in ended.err
+    assert (ended.json["task_id"], ended.json["error"]["kind"]) == ("t1", "storage_full")
 
 
 @pytest.mark.parametrize("text", ["1920", "x", "1920x", "1920 x 1080 x 3", "-1x5", "1.5x2", "١x٢"])
