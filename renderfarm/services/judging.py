@@ -79,7 +79,7 @@ def _verdict(outliers: Sequence[FrameFlaw], doubtful: Sequence[Output]) -> str:
     if not outliers:
         return "no frame is unlike its neighbours"
     frames = format_frames(sorted({one.frame for one in doubtful or outliers}))[:100]
-    told = "are rendered once more" if doubtful else "stay as they are, which they were before"
+    told = "are rendered once more" if doubtful else "were rendered twice, and stay"
     return f"frames that are unlike their neighbours {told}: {frames}"
 
 
