@@ -19,6 +19,7 @@ from renderfarm.errors import LeaseLost
 from renderfarm.services import judging
 from renderfarm.services.flaws import list_flaws
 from renderfarm.services.retries import retry_task
+from renderfarm.services.tasks import cancel_task, pause_task, resume_task
 from tests.unit.fakes import scene_facts, scene_info
 from tests.unit.services.shown import Shown
 from tests.unit.services.story import REPORT, Story
@@ -70,6 +71,19 @@ def place(shown: Shown, kind: UnitKind, *worker_ids: str) -> Lease:
 def judge(shown: Shown, lease: Lease) -> None:
     outliers = judging.find_outliers(shown.story.farm, shown.story.begin(lease).unit)
     judging.commit_judgement(shown.story.farm, lease, outliers, REPORT)
+
+
+def finish(shown: Shown, task: Task) -> None:
+    """Do everything that there is to do; frames are grey now. The task completes."""
+    while leases := shown.story.place():
+        for lease in leases:
+            unit = shown.story.begin(lease).unit
+            if unit.kind is UnitKind.JUDGE:
+                judge(shown, lease)
+            else:
+                shown.seen(lease, unit.frames[0], GREY)
+    ended = shown.story.task(task.id)
+    assert (ended.state, ended.frames_done, ended.units_open) == (TaskState.COMPLETED, 9, 0)
 
 
 def told(shown: Shown, task: Task) -> list[str]:
@@ -160,6 +174,25 @@ def test_a_judgement_that_cannot_be_made_fails_no_task(shown: Shown) -> None:
     task = film(shown)
     shown.story.fail(place(shown, UnitKind.JUDGE), FailureKind.SCRIPT_ERROR)
     assert shown.story.task(task.id).state is TaskState.COMPLETED
+
+
+def test_a_task_that_is_cancelled_before_it_is_judged_may_be_retried(shown: Shown) -> None:
+    # T: judge ready > cancelled > ready
+    task = film(shown)
+    cancel_task(shown.story.farm, LOCAL_OWNER, task.id)
+    assert shown.story.task(task.id).state is TaskState.CANCELLED
+    retry_task(shown.story.farm, LOCAL_OWNER, task.id, None)
+    finish(shown, task)
+
+
+def test_a_paused_task_renders_its_outlier_when_it_is_resumed(shown: Shown) -> None:
+    task = film(shown)
+    lease = place(shown, UnitKind.JUDGE)
+    pause_task(shown.story.farm, LOCAL_OWNER, task.id)
+    judge(shown, lease)
+    assert shown.story.place() == []
+    resume_task(shown.story.farm, LOCAL_OWNER, task.id)
+    finish(shown, task)
 
 
 @pytest.mark.parametrize(("frames", "flawed"), [("1-9", FlawedFrames.FLAG), ("1-2", FlawedFrames.RETRY)])
