@@ -171,7 +171,7 @@ def _check(response: httpx2.Response) -> None:
 def _of_another(response: httpx2.Response) -> errors.RenderfarmError:
     """Return what an answer means that is not in the farm's own words: a proxy's, or another program's.
 
-    Ray Serve answers 404 until it knows the farm's routes, and 500 while what serves them starts or ends.
+    Ray Serve answers 404 until it knows the farm's routes.
     """
     status = response.status_code
     said = f"{response.request.url} answered {status} {response.reason_phrase}"

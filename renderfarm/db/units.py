@@ -13,7 +13,7 @@ from renderfarm.db.tables import outputs, units
 from renderfarm.domain.frames import parse_frames
 from renderfarm.domain.leases import Beat, Lease
 from renderfarm.domain.models import RENDERING, ReadyUnit, Unit, UnitKind
-from renderfarm.domain.states import UNIT_ENDED, UnitState
+from renderfarm.domain.states import UNIT_ENDED, UNIT_WAITING, UnitState
 from renderfarm.ports import InWork, Link, Page
 
 #: What may change while a unit runs, behind what tells whether it still does.
@@ -28,7 +28,6 @@ _PLACEABLE = [
     )
 ]
 #: States of units that no worker has.
-_WAITING = (UnitState.READY, UnitState.BLOCKED)
 #: Columns of a unit that nobody works on.
 _AT_REST: dict[str, Any] = {"worker_id": None, "lease_expires_at": None, "progress": 0.0, "progress_note": ""}
 
@@ -110,12 +109,12 @@ class SqlUnits:
         )
 
     def pinned_blenders(self) -> list[tuple[str, str]]:
-        where = (units.c.state.in_(_WAITING), units.c.task_id.is_not(None))
+        where = (units.c.state.in_(UNIT_WAITING), units.c.task_id.is_not(None))
         rows = self._connection.execute(select(units.c.blender, units.c.task_id).where(*where).distinct())
         return [(row.blender, row.task_id) for row in rows]
 
     def repin(self, task_id: str, old: str, new: str) -> None:
-        where = (units.c.task_id == task_id, units.c.state.in_(_WAITING), units.c.blender == old)
+        where = (units.c.task_id == task_id, units.c.state.in_(UNIT_WAITING), units.c.blender == old)
         self._connection.execute(update(units).where(*where), {"blender": new})
 
     def of_task(
@@ -177,7 +176,7 @@ class SqlUnits:
         return [_ready_unit(*row) for row in self._connection.execute(query.limit(limit))]
 
     def raise_needs(self, task_id: str, memory_bytes: int) -> int:
-        where = [units.c.task_id == task_id, units.c.state.in_([UnitState.READY, UnitState.BLOCKED])]
+        where = [units.c.task_id == task_id, units.c.state.in_(UNIT_WAITING)]
         where += [units.c.kind.in_(RENDERING), units.c.memory_bytes < memory_bytes]
         return self._connection.execute(update(units).where(*where), {"memory_bytes": memory_bytes}).rowcount
 

@@ -80,6 +80,7 @@ TRANSITIONS: Mapping[type[State], Mapping[State, frozenset[State]]] = {
 
 TASK_ENDED = frozenset({_T.COMPLETED, _T.FAILED, _T.CANCELLED})
 UNIT_OPEN = frozenset({UnitState.BLOCKED, UnitState.READY, UnitState.RUNNING})
+UNIT_WAITING = frozenset({_U.READY, _U.BLOCKED})
 UNIT_ENDED = frozenset({_U.SUCCEEDED, _U.FAILED, _U.CANCELLED})
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 from renderfarm.domain.models import Output, Unit, UnitKind
 from renderfarm.domain.parts import Part
-from renderfarm.domain.states import UnitState
+from renderfarm.domain.states import UNIT_WAITING, UnitState
 from renderfarm.ports import Farm, Link, Transaction
 from renderfarm.services.journal import Cause, unit_entry
 
-_WAITING = (UnitState.READY, UnitState.BLOCKED)
 _WITHOUT_RESULT = (UnitState.FAILED, UnitState.CANCELLED)
 
 
@@ -72,7 +71,7 @@ def block_again(tx: Transaction, task_id: str, cause: Cause, revision: int) -> N
     """Let the units of a locked task that are ready or blocked wait for as many others as have not succeeded."""
     links = tx.units.links(task_id)
     missing = Counter(link.feeds for link in links if link.feeds and link.state is not UnitState.SUCCEEDED)
-    fed = [link.id for link in links if link.id in missing and link.state in _WAITING]
+    fed = [link.id for link in links if link.id in missing and link.state in UNIT_WAITING]
     if not fed:
         return
     old = tx.units.lock_all(fed)

@@ -14,7 +14,7 @@ from renderfarm.domain.flaws import FlawKind
 from renderfarm.domain.frames import format_frames
 from renderfarm.domain.leases import AttemptReport, Lease
 from renderfarm.domain.models import Output, Task, Unit, UnitKind
-from renderfarm.domain.states import UnitState
+from renderfarm.domain.states import UNIT_WAITING, UnitState
 from renderfarm.ports import Farm, Transaction
 from renderfarm.services.dependencies import with_related
 from renderfarm.services.flaws import FrameFlaw, flaws_so_far
@@ -23,8 +23,6 @@ from renderfarm.services.outputs import withdraw
 from renderfarm.services.results import fenced, succeed
 from renderfarm.services.retries import undo_frames
 from renderfarm.services.steps import Steps
-
-_WAITING = (UnitState.READY, UnitState.BLOCKED)
 
 
 def find_outliers(farm: Farm, unit: Unit) -> list[FrameFlaw]:
@@ -79,7 +77,7 @@ def _verdict(outliers: Sequence[FrameFlaw], doubtful: Sequence[Output]) -> str:
     if not outliers:
         return "no frame is unlike its neighbours"
     frames = format_frames(sorted({one.frame for one in doubtful or outliers}))[:100]
-    told = "are rendered once more" if doubtful else "were rendered twice, and stay"
+    told = "are rendered once more" if doubtful else "are not rendered once more"
     return f"frames that are unlike their neighbours {told}: {frames}"
 
 
@@ -88,7 +86,7 @@ def _render_elsewhere(tx: Transaction, task: Task, outputs: Sequence[Output], ca
     # Once they are to be merged again, nobody can tell any more which parts a merge was made of.
     unit_ids = with_related(tx, task.id, {output.unit_id for output in outputs})
     undone = undo_frames(tx, task, outputs, cause)
-    tried = [unit for unit in tx.units.lock_all(unit_ids).values() if _is_frame(unit) and unit.state in _WAITING]
+    tried = [unit for unit in tx.units.lock_all(unit_ids).values() if _is_frame(unit) and unit.state in UNIT_WAITING]
     tx.units.update_all(
         [(unit, replace(unit, failures=(FailureKind.FLAWED,), failed_on=_last_worker(tx, unit))) for unit in tried]
     )

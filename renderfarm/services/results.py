@@ -255,8 +255,8 @@ def _wants_judgement(task: Task) -> bool:
 
 def _judge(farm: Farm, steps: Steps, task: Task, unit: Unit, cause: Cause) -> Task:
     """Let a worker look at all frames together; return the task with that unit."""
-    judgement = replace(_extra_unit(farm, unit, UnitKind.JUDGE, cause), frames=(), camera=None, folder="")
-    judgement = replace(judgement, needs_gpu=False, memory_bytes=0)
+    beside = _extra_unit(farm, unit, UnitKind.JUDGE, cause)
+    judgement = replace(beside, frames=(), camera=None, folder="", needs_gpu=False, memory_bytes=0)
     steps.add_unit(judgement, replace(cause, reason="is any frame unlike its neighbours?"))
     return _with_extra_unit(task)
 

@@ -115,7 +115,7 @@ def test_an_outlier_that_is_one_again_stays_and_is_flagged(shown: Shown) -> None
     assert shown.story.task(task.id).state is TaskState.COMPLETED
     [flaw] = list_flaws(shown.story.farm, LOCAL_OWNER, task.id, limit=10, offset=0).items
     assert (flaw.frame, flaw.kind) == (5, FlawKind.OUTLIER)
-    assert "frames that are unlike their neighbours were rendered twice, and stay: 5" in told(shown, task)
+    assert "frames that are unlike their neighbours are not rendered once more: 5" in told(shown, task)
 
 
 def test_a_film_without_outliers_is_judged_once(shown: Shown) -> None:
